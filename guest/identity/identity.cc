@@ -1,0 +1,104 @@
+#include "identity/identity.h"
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+
+#include "base/text.h"
+#include "identity/steps.h"
+
+namespace agent_vm {
+
+using nlohmann::json;
+
+namespace {
+
+template <typename T>
+Status take(json& document, const char* name, T& into) {
+  const auto found = document.find(name);
+  if (found == document.end())
+    return fail(ErrorKind::kInvalidInput, "the identity has no '{}'", name);
+  try {
+    found->get_to(into);
+  } catch (const json::exception&) {
+    return fail(ErrorKind::kInvalidInput, "the identity's '{}' has the wrong type", name);
+  }
+  document.erase(found);
+  return {};
+}
+
+}  // namespace
+
+Result<Identity> parse_identity(std::string_view json_text) {
+  json document = json::parse(json_text, nullptr, false);
+  if (!document.is_object())
+    return fail(ErrorKind::kInvalidInput, "the identity is not a JSON object");
+  Identity identity;
+  std::string entropy;
+  TRY(take(document, "hostname", identity.hostname));
+  TRY(take(document, "machine_id", identity.machine_id));
+  TRY(take(document, "mac_address", identity.mac_address));
+  TRY(take(document, "address", identity.address));
+  TRY(take(document, "prefix", identity.prefix));
+  TRY(take(document, "gateway", identity.gateway));
+  TRY(take(document, "clock_ns", identity.clock_ns));
+  TRY(take(document, "entropy", entropy));
+  TRY(take(document, "ssh_host_key", identity.ssh_host_key));
+  TRY(take(document, "ssh_host_key_public", identity.ssh_host_key_public));
+  TRY(take(document, "authorized_key", identity.authorized_key));
+  TRY(take(document, "mcp_config", identity.mcp_config));
+  TRY(take(document, "mcp_token", identity.mcp_token));
+  TRY(take(document, "sudo", identity.sudo));
+  TRY(take(document, "share_tag", identity.share_tag));
+  TRY(take(document, "units", identity.units));
+  if (!document.empty()) {
+    return fail(ErrorKind::kInvalidInput, "the identity has an unknown member '{}'",
+                document.begin().key());
+  }
+  identity.entropy = TRY_CONTEXT(base64_decode(entropy), "the identity's entropy");
+  return identity;
+}
+
+json to_json(const IdentityReport& report) {
+  json steps = json::array();
+  for (const auto& step : report.steps)
+    steps.push_back({{"name", step.name}, {"ms", step.milliseconds}});
+  json document = {{"ok", report.failed_step.empty()}, {"steps", std::move(steps)}};
+  if (!report.failed_step.empty()) {
+    document["failed_step"] = report.failed_step;
+    document["error"] = report.error;
+    document["evidence"] = report.evidence;
+  }
+  return document;
+}
+
+IdentityReport apply_identity(const Identity& identity) {
+  // Entropy first: nothing may draw random numbers that another VM of the same template draws too.
+  const std::vector<std::pair<const char*, std::function<Status()>>> steps{
+      {"entropy", [&] { return add_entropy(identity.entropy); }},
+      {"clock", [&] { return set_clock(identity.clock_ns); }},
+      {"hostname", [&] { return set_hostname(identity.hostname); }},
+      {"machine-id", [&] { return set_machine_id(identity.machine_id); }},
+      {"network", [&] { return configure_network(identity); }},
+      {"ssh-keys", [&] { return install_ssh_keys(identity); }},
+      {"mcp", [&] { return install_mcp(identity); }},
+      {"sudo", [&] { return set_sudo(identity.sudo); }},
+      {"workspace", [&] { return mount_workspace(identity.share_tag); }},
+      {"units", [&] { return start_units(identity.units); }},
+  };
+  IdentityReport report;
+  for (const auto& [name, step] : steps) {
+    const auto begin = std::chrono::steady_clock::now();
+    if (const Status status = step(); !status) {
+      report.failed_step = name;
+      report.error = status.error().message();
+      report.evidence = status.error().evidence();
+      break;
+    }
+    const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - begin;
+    report.steps.push_back({name, took.count()});
+  }
+  return report;
+}
+
+}  // namespace agent_vm

@@ -1,0 +1,265 @@
+#include "identity/steps.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <linux/netlink.h>
+#include <linux/random.h>
+#include <net/if.h>
+#include <net/if_arp.h>
+#include <net/route.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+
+#include "base/deadline.h"
+#include "base/fd.h"
+#include "base/text.h"
+
+namespace agent_vm {
+namespace {
+
+constexpr const char* kInterface = "eth0";
+constexpr const char* kWorkspace = "/workspace";
+constexpr gid_t kDev = 1000;
+
+// Replaces a file as a whole. Everything here is written before anything that reads it starts.
+Status write_file(const std::string& path, std::string_view content, mode_t mode, gid_t group = 0) {
+  const std::string temporary = path + ".new";
+  ::unlink(temporary.c_str());
+  const Fd fd(
+      ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode));
+  if (!fd) return fail_errno(errno, "cannot make {}", temporary);
+  while (!content.empty()) {
+    const ssize_t put = ::write(fd.get(), content.data(), content.size());
+    if (put < 0) return fail_errno(errno, "cannot write {}", temporary);
+    content.remove_prefix(static_cast<std::size_t>(put));
+  }
+  if (::fchown(fd.get(), 0, group) != 0 || ::fchmod(fd.get(), mode) != 0 ||
+      ::rename(temporary.c_str(), path.c_str()) != 0) {
+    return fail_errno(errno, "cannot install {}", path);
+  }
+  return {};
+}
+
+std::string with_newline(std::string text) {
+  if (!text.ends_with('\n')) text += '\n';
+  return text;
+}
+
+struct ProgramOutput {
+  bool ok = false;
+  std::vector<std::string> lines;  // both streams, cut at 64 KiB
+};
+
+Result<ProgramOutput> run_program(const std::vector<std::string>& argv) {
+  std::array<int, 2> ends{};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) return fail_errno(errno, "cannot make a pipe");
+  const Fd read_end(ends[0]);
+  Fd write_end(ends[1]);
+  std::vector<char*> arguments;
+  for (const auto& argument : argv) arguments.push_back(const_cast<char*>(argument.c_str()));
+  arguments.push_back(nullptr);
+  const pid_t pid = ::fork();
+  if (pid < 0) return fail_errno(errno, "cannot start {}", argv[0]);
+  if (pid == 0) {
+    ::dup2(write_end.get(), 1);
+    ::dup2(write_end.get(), 2);
+    ::execv(argv[0].c_str(), arguments.data());
+    ::_exit(127);
+  }
+  write_end.reset();
+  std::string output;
+  std::array<char, 4096> buffer{};
+  ssize_t got = 0;
+  while ((got = ::read(read_end.get(), buffer.data(), buffer.size())) > 0) {
+    if (output.size() < 65536) output.append(buffer.data(), static_cast<std::size_t>(got));
+  }
+  int status = 0;
+  ::waitpid(pid, &status, 0);
+  return ProgramOutput{WIFEXITED(status) && WEXITSTATUS(status) == 0, split_lines(output)};
+}
+
+sockaddr as_sockaddr(std::uint32_t address_in_network_order) {
+  sockaddr_in in{};
+  in.sin_family = AF_INET;
+  in.sin_addr.s_addr = address_in_network_order;
+  sockaddr out{};
+  std::memcpy(&out, &in, sizeof out);
+  return out;
+}
+
+Result<std::uint32_t> parse_address(const std::string& text) {
+  in_addr address{};
+  if (::inet_pton(AF_INET, text.c_str(), &address) != 1)
+    return fail("'{}' is not an IPv4 address", text);
+  return address.s_addr;
+}
+
+Status set_mac_address(int socket, const std::string& mac) {
+  ifreq request{};
+  std::strncpy(request.ifr_name, kInterface, IFNAMSIZ - 1);
+  request.ifr_hwaddr.sa_family = ARPHRD_ETHER;
+  auto* bytes = reinterpret_cast<unsigned char*>(request.ifr_hwaddr.sa_data);
+  if (std::sscanf(mac.c_str(), "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &bytes[0], &bytes[1], &bytes[2],
+                  &bytes[3], &bytes[4], &bytes[5]) != 6) {
+    return fail("'{}' is not a MAC address", mac);
+  }
+  if (::ioctl(socket, SIOCSIFHWADDR, &request) != 0)
+    return fail_errno(errno, "cannot set the MAC address");
+  return {};
+}
+
+}  // namespace
+
+Status add_entropy(std::string_view bytes) {
+  constexpr std::size_t kMost = 512;
+  if (bytes.size() < 32 || bytes.size() > kMost) {
+    return fail("{} bytes of entropy: expected 32 to {}", bytes.size(), kMost);
+  }
+  // rand_pool_info ends in a flexible array: header and bytes in one buffer.
+  std::vector<int> pool((sizeof(rand_pool_info) + kMost) / sizeof(int));
+  auto* info = reinterpret_cast<rand_pool_info*>(pool.data());
+  info->entropy_count = static_cast<int>(bytes.size() * 8);
+  info->buf_size = static_cast<int>(bytes.size());
+  std::memcpy(info->buf, bytes.data(), bytes.size());
+  const Fd random(::open("/dev/urandom", O_WRONLY | O_CLOEXEC));
+  // Added bytes only mix into the pool; the reseed is what changes the generator's output at once.
+  if (!random || ::ioctl(random.get(), RNDADDENTROPY, info) != 0 ||
+      ::ioctl(random.get(), RNDRESEEDCRNG) != 0) {
+    return fail_errno(errno, "cannot reseed the kernel's random numbers");
+  }
+  return {};
+}
+
+Status set_clock(std::int64_t nanoseconds) {
+  const timespec now{static_cast<time_t>(nanoseconds / 1'000'000'000),
+                     static_cast<long>(nanoseconds % 1'000'000'000)};
+  if (::clock_settime(CLOCK_REALTIME, &now) != 0) return fail_errno(errno, "cannot set the clock");
+  return {};
+}
+
+Status set_hostname(const std::string& hostname) {
+  if (::sethostname(hostname.data(), hostname.size()) != 0)
+    return fail_errno(errno, "cannot set the host name");
+  TRY(write_file("/etc/hostname", hostname + "\n", 0644));
+  return write_file("/etc/hosts", fmt::format("127.0.0.1 localhost\n127.0.1.1 {}\n", hostname),
+                    0644);
+}
+
+Status set_machine_id(const std::string& machine_id) {
+  if (machine_id.size() != 32 ||
+      machine_id.find_first_not_of("0123456789abcdef") != std::string::npos) {
+    return fail("'{}' is not a machine id", machine_id);
+  }
+  // systemd covers an empty /etc/machine-id with a transient one at boot.
+  ::umount2("/etc/machine-id", MNT_DETACH);
+  return write_file("/etc/machine-id", machine_id + "\n", 0444);
+}
+
+Status configure_network(const Identity& identity) {
+  const Fd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (!socket) return fail_errno(errno, "cannot make a socket");
+  ifreq request{};
+  std::strncpy(request.ifr_name, kInterface, IFNAMSIZ - 1);
+  if (::ioctl(socket.get(), SIOCGIFFLAGS, &request) != 0)
+    return fail_errno(errno, "there is no {}", kInterface);
+  request.ifr_flags = static_cast<short>(request.ifr_flags & ~IFF_UP);
+  ::ioctl(socket.get(), SIOCSIFFLAGS, &request);
+  TRY(set_mac_address(socket.get(), identity.mac_address));
+  request.ifr_addr = as_sockaddr(TRY(parse_address(identity.address)));
+  if (::ioctl(socket.get(), SIOCSIFADDR, &request) != 0)
+    return fail_errno(errno, "cannot set the address");
+  if (identity.prefix < 1 || identity.prefix > 30)
+    return fail("'{}' is not a prefix length", identity.prefix);
+  request.ifr_netmask = as_sockaddr(htonl(~0U << static_cast<unsigned>(32 - identity.prefix)));
+  if (::ioctl(socket.get(), SIOCSIFNETMASK, &request) != 0)
+    return fail_errno(errno, "cannot set the netmask");
+  request.ifr_flags = IFF_UP | IFF_RUNNING;
+  if (::ioctl(socket.get(), SIOCSIFFLAGS, &request) != 0)
+    return fail_errno(errno, "cannot bring {} up", kInterface);
+  rtentry route{};
+  route.rt_dst = as_sockaddr(0);
+  route.rt_genmask = as_sockaddr(0);
+  route.rt_gateway = as_sockaddr(TRY(parse_address(identity.gateway)));
+  route.rt_flags = RTF_UP | RTF_GATEWAY;
+  if (::ioctl(socket.get(), SIOCADDRT, &route) != 0 && errno != EEXIST) {
+    return fail_errno(errno, "cannot set the default route");
+  }
+  return {};
+}
+
+Status install_ssh_keys(const Identity& identity) {
+  TRY(write_file("/etc/ssh/ssh_host_ed25519_key", with_newline(identity.ssh_host_key), 0600));
+  TRY(write_file("/etc/ssh/ssh_host_ed25519_key.pub", with_newline(identity.ssh_host_key_public),
+                 0644));
+  return write_file("/etc/ssh/authorized_keys", with_newline(identity.authorized_key), 0644);
+}
+
+Status install_mcp(const Identity& identity) {
+  if (::mkdir("/etc/agent-vm", 0755) != 0 && errno != EEXIST)
+    return fail_errno(errno, "cannot make /etc/agent-vm");
+  TRY(write_file("/etc/agent-vm/mcp.json", with_newline(identity.mcp_config), 0644));
+  return write_file("/etc/agent-vm/mcp-token", with_newline(identity.mcp_token), 0640, kDev);
+}
+
+Status set_sudo(bool allowed) {
+  constexpr const char* kRule = "/etc/sudoers.d/agent-vm-dev";
+  if (allowed) return write_file(kRule, "dev ALL=(ALL) NOPASSWD: ALL\n", 0440);
+  if (::unlink(kRule) != 0 && errno != ENOENT) return fail_errno(errno, "cannot remove {}", kRule);
+  return {};
+}
+
+Status mount_workspace(const std::string& tag) {
+  // Subscribe before the first try: an event between the two is then not lost.
+  const Fd events(::socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT));
+  sockaddr_nl address{};
+  address.nl_family = AF_NETLINK;
+  address.nl_groups = 1;
+  if (!events || ::bind(events.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
+    return fail_errno(errno, "cannot listen to the kernel's events");
+  }
+  const Deadline deadline = Deadline::in(std::chrono::seconds(20));
+  while (true) {
+    // The share holds whatever the guest put there: nothing in it becomes privileged by being run.
+    if (::mount(tag.c_str(), kWorkspace, "virtiofs", MS_NOSUID | MS_NODEV, nullptr) == 0) return {};
+    const int error = errno;
+    if (error == EBUSY) return {};  // mounted already: a second identity step
+    if (error != EINVAL && error != ENODEV) return fail_errno(error, "cannot mount {}", kWorkspace);
+    pollfd ready{events.get(), POLLIN, 0};
+    if (::poll(&ready, 1, deadline.poll_ms()) == 0) {
+      return fail("the shared folder '{}' did not appear", tag);
+    }
+    std::array<char, 8192> event{};
+    while (::recv(events.get(), event.data(), event.size(), MSG_DONTWAIT) > 0) {
+    }
+  }
+}
+
+Status start_units(const std::vector<std::string>& units) {
+  if (units.empty()) return {};
+  std::vector<std::string> argv{"/usr/bin/systemctl", "restart"};
+  argv.insert(argv.end(), units.begin(), units.end());
+  ProgramOutput started = TRY(run_program(argv));
+  if (started.ok) return {};
+  // systemctl says little; the journal says why.
+  std::vector<std::string> journal{"/usr/bin/journalctl", "--no-pager", "-n", "30"};
+  for (const auto& unit : units) journal.push_back("--unit=" + unit);
+  auto evidence = std::move(started.lines);
+  if (const auto shown = run_program(journal)) {
+    evidence.insert(evidence.end(), shown->lines.begin(), shown->lines.end());
+  }
+  return tl::unexpected(Error(ErrorKind::kFailed, fmt::format("{} failed", join(argv, " ")))
+                            .with_evidence(std::move(evidence)));
+}
+
+}  // namespace agent_vm

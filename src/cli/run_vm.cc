@@ -1,0 +1,31 @@
+#include "cli/run_vm.h"
+
+#include "base/text.h"
+#include "cli/progress.h"
+
+namespace agent_vm {
+
+Result<StartOutcome> start_with_progress(Context& context, const VmDirectory& vm,
+                                         const DirectoryLock& lock, const Deadline& deadline) {
+  const std::string state_path = TRY(context.state()).path();
+  StartOutcome outcome;
+  {
+    ProgressLine progress(context.out);
+    outcome = TRY(start_vm(
+        state_path, vm, lock, {.debug = context.debug}, deadline,
+        [&](const std::string& step, const std::string& text) { progress.show(step, text); }));
+  }
+  for (const auto& note : outcome.notes) context.out.note("{}", escape_line(note));
+  return outcome;
+}
+
+Result<StopOutcome> stop_with_progress(Context& context, const VmDirectory& vm, bool force,
+                                       const Deadline& deadline) {
+  ProgressLine progress(context.out);
+  progress.show("stop", "the guest shuts down");
+  const auto grace = std::min<std::chrono::milliseconds>(
+      kGrace, deadline.is_never() ? kGrace : std::chrono::milliseconds(deadline.poll_ms() / 2));
+  return stop_vm(vm, grace, force, deadline);
+}
+
+}  // namespace agent_vm

@@ -1,0 +1,152 @@
+#include "control/ssh.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <chrono>
+
+#include "base/fd.h"
+#include "base/text.h"
+#include "os/run.h"
+
+namespace agent_vm {
+namespace {
+
+Status check_key_file(const SshTarget& target) {
+  struct stat info {};
+  if (::stat(target.private_key.c_str(), &info) != 0)
+    return fail_errno(errno, "{}", target.private_key);
+  if ((info.st_mode & 077U) != 0) {
+    return fail("{} has mode {:o}, and ssh refuses a key that others can read; run: chmod 600 {}",
+                target.private_key, info.st_mode & 0777U, shell_quote(target.private_key));
+  }
+  return {};
+}
+
+Result<Fd> connect_to(const SshTarget& target) {
+  sockaddr_storage storage{};
+  socklen_t size = 0;
+  auto* v4 = reinterpret_cast<sockaddr_in*>(&storage);
+  auto* v6 = reinterpret_cast<sockaddr_in6*>(&storage);
+  if (::inet_pton(AF_INET, target.address.c_str(), &v4->sin_addr) == 1) {
+    v4->sin_family = AF_INET;
+    v4->sin_port = htons(target.port);
+    size = sizeof *v4;
+  } else if (::inet_pton(AF_INET6, target.address.c_str(), &v6->sin6_addr) == 1) {
+    v6->sin6_family = AF_INET6;
+    v6->sin6_port = htons(target.port);
+    size = sizeof *v6;
+  } else {
+    return fail("'{}' is not a numeric address", target.address);
+  }
+  Fd fd(::socket(storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!fd || ::connect(fd.get(), reinterpret_cast<sockaddr*>(&storage), size) != 0) {
+    return fail_errno(errno, "nothing listens on {} port {}", target.address, target.port);
+  }
+  return fd;
+}
+
+// The relay accepts at once, so only the banner tells whether the guest's sshd is there.
+Status check_banner(const Fd& socket, const Deadline& deadline) {
+  pollfd ready{socket.get(), POLLIN, 0};
+  if (::poll(&ready, 1, deadline.poll_ms()) <= 0)
+    return fail("the guest accepts the connection and then says nothing");
+  std::array<char, 64> banner{};
+  const ssize_t got = ::recv(socket.get(), banner.data(), banner.size(), 0);
+  if (got <= 0) return fail("the connection was closed at once: sshd does not listen in the guest");
+  const std::string_view text(banner.data(), static_cast<std::size_t>(got));
+  if (!text.starts_with("SSH-2.0-"))
+    return fail("the guest answered '{}' instead of an SSH banner", escape_line(text));
+  return {};
+}
+
+// Which step ssh's own words are about.
+std::string step_of(std::string_view error) {
+  if (error.find("Host key verification failed") != std::string_view::npos ||
+      error.find("HOST IDENTIFICATION HAS CHANGED") != std::string_view::npos) {
+    return "host key";
+  }
+  if (error.find("Permission denied") != std::string_view::npos) return "authentication";
+  return "command";
+}
+
+// ssh expands %h and the like in these paths, and splits them at spaces.
+std::string option_path(const std::string& path) {
+  std::string escaped;
+  for (const char c : path) escaped += c == '%' ? "%%" : std::string(1, c);
+  return shell_quote(escaped);
+}
+
+}  // namespace
+
+SshTarget ssh_target(const VmDirectory& vm, const VmConfig& config) {
+  // A listener on all addresses is reached through loopback.
+  std::string address = config.bind_address;
+  if (address == "0.0.0.0") address = "127.0.0.1";
+  if (address == "::") address = "::1";
+  return {address, config.ssh_port, config.ssh_key_path, vm.path() + "/" + vm_files::kKnownHosts,
+          vm.name()};
+}
+
+std::vector<std::string> ssh_argv(const SshTarget& target,
+                                  const std::vector<std::string>& options) {
+  std::vector<std::string> argv{"ssh", "-F", "/dev/null"};
+  for (const auto& option : {
+           std::string("BatchMode=yes"),
+           std::string("IdentitiesOnly=yes"),
+           std::string("IdentityAgent=none"),
+           "IdentityFile=" + option_path(target.private_key),
+           "UserKnownHostsFile=" + option_path(target.known_hosts),
+           std::string("GlobalKnownHostsFile=/dev/null"),
+           std::string("StrictHostKeyChecking=yes"),
+           "HostKeyAlias=" + target.alias,
+           std::string("UpdateHostKeys=no"),
+           std::string("ForwardAgent=no"),
+           std::string("ForwardX11=no"),
+           std::string("PermitLocalCommand=no"),
+           std::string("LogLevel=ERROR"),
+       }) {
+    argv.insert(argv.end(), {"-o", option});
+  }
+  argv.insert(argv.end(), options.begin(), options.end());
+  argv.insert(argv.end(), {"-p", std::to_string(target.port), "-l", "dev", target.address});
+  return argv;
+}
+
+SshCheck check_ssh(const SshTarget& target, const Deadline& deadline) {
+  const auto begin = std::chrono::steady_clock::now();
+  SshCheck check;
+  const auto failed = [&](std::string step, std::string detail) {
+    check.failed_step = std::move(step);
+    check.detail = std::move(detail);
+    return check;
+  };
+  if (const Status key = check_key_file(target); !key)
+    return failed("key file", key.error().message());
+
+  std::vector<std::string> argv = ssh_argv(target);
+  argv.emplace_back("true");
+  const auto output = run({.argv = argv, .deadline = deadline});
+  const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - begin;
+  check.milliseconds = took.count();
+  if (output && output->ok()) {
+    check.authenticated = true;
+    return check;
+  }
+  // Only now, when something is wrong, look at the steps one by one.
+  const auto socket = connect_to(target);
+  if (!socket) return failed("port", socket.error().message());
+  const Deadline patience = Deadline::in(std::chrono::seconds(3));
+  if (const Status banner = check_banner(*socket, patience); !banner)
+    return failed("banner", banner.error().message());
+  if (!output) return failed("command", output.error().message());
+  return failed(step_of(output->error), escape_line(trim(output->error)));
+}
+
+}  // namespace agent_vm

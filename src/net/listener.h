@@ -1,0 +1,16 @@
+// Listening sockets on the host, bound and held before anything of a VM starts.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/fd.h"
+#include "base/result.h"
+
+namespace agent_vm {
+
+// A TCP socket listening on `address` (numeric IPv4 or IPv6). A port that someone has is an error
+// that names it (F17).
+Result<Fd> listen_tcp(const std::string& address, std::uint16_t port);
+
+}  // namespace agent_vm

@@ -1,0 +1,103 @@
+// The launch plan: everything that start will do, as data. It is a pure function of its inputs, so
+// `start --dry-run --json` can print it, a golden test can hold all of it, and every hardening
+// control can be read in it.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "plan/id_map.h"
+#include "plan/jail.h"
+
+namespace agent_vm {
+
+// What a descriptor that a child inherits is. The supervisor makes each; the number in the child is
+// part of the plan because it stands in the child's arguments.
+enum class DescriptorUse {
+  kMonitor,        // QMP
+  kGuestAgent,     // virtio-serial port of qemu-guest-agent
+  kConsole,        // the guest's serial console, output only
+  kTap,            // the guest's network card
+  kDisk,           // overlay, read-write
+  kImage,          // root of the image, read-only
+  kShareListener,  // virtiofsd's vhost-user socket
+  kSshListener,    // host port -> guest 22
+  kMcpListener,    // host port -> guest 8000
+  kActivity,       // the relay's count of open connections
+  kLog,            // stdout and stderr of the child
+};
+const char* to_string(DescriptorUse use);
+
+struct PlannedDescriptor {
+  DescriptorUse use;
+  int number;
+  bool operator==(const PlannedDescriptor&) const = default;
+};
+
+struct PlannedChild {
+  std::string name;  // "qemu", "virtiofsd", "relay"
+  std::vector<std::string> argv;
+  std::vector<std::string> environment;
+  std::vector<PlannedDescriptor> descriptors;
+  Jail jail;
+};
+
+enum class Accelerator { kKvm, kTcg };
+const char* to_string(Accelerator accelerator);
+
+// What the installed programs can do, found out before planning.
+struct HostPrograms {
+  std::string qemu;                          // path of qemu-system-x86_64
+  std::string qemu_version;                  // "7.2.22"
+  std::vector<std::string> machine_options;  // of `-machine q35,help`
+  std::string virtiofsd;                     // path
+  bool virtiofsd_is_rust = false;
+  std::string relay;  // path of agent-vm-relay
+};
+
+struct PlanInputs {
+  std::string vm_name;
+  std::uint64_t memory_bytes = 0;
+  unsigned cpus = 0;
+  Accelerator accelerator = Accelerator::kTcg;
+  std::string workspace_path;    // absolute
+  std::string kernel_path;       // absolute, of the image
+  std::string initramfs_path;    // absolute, of the image
+  std::string kernel_arguments;  // the image's own: how to find its root
+  std::string bind_address;      // numeric
+  std::uint16_t ssh_port = 0;
+  std::uint16_t mcp_port = 0;
+  HostPrograms programs;
+  IdMap ids;
+};
+
+struct LaunchPlan {
+  std::string vm_name;
+  std::string bind_address;
+  std::uint16_t ssh_port = 0;
+  std::uint16_t mcp_port = 0;
+  std::string mac_address;
+  IdMap ids;
+  PlannedChild virtiofsd;
+  PlannedChild relay;
+  PlannedChild qemu;
+};
+
+// Fails only on inputs that no machine can run, such as a path that QEMU's option syntax could
+// misread.
+Result<LaunchPlan> make_launch_plan(const PlanInputs& inputs);
+
+nlohmann::json to_json(const LaunchPlan& plan);
+
+// Locally administered, the same for the same name.
+std::string mac_address_for(const std::string& vm_name);
+
+// Names that appear both in QEMU's arguments and in what the supervisor says over QMP later.
+constexpr const char* kSharePort = "share";     // empty root port, for the hot-plugged share
+constexpr const char* kShareTag = "workspace";  // what the guest mounts
+constexpr const char* kGuestAgentPort = "org.qemu.guest_agent.0";
+
+}  // namespace agent_vm

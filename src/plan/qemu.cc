@@ -1,0 +1,202 @@
+#include "plan/qemu.h"
+
+#include <algorithm>
+
+namespace agent_vm {
+namespace {
+
+using Arguments = std::vector<std::string>;
+using nlohmann::json;
+// Keeps the order in which a person wrote the keys.
+using ordered = nlohmann::ordered_json;
+
+constexpr const char* kJailKernel = "/kernel";
+constexpr const char* kJailInitramfs = "/initramfs";
+
+// Numbers in the child. Below 3 are the standard streams.
+constexpr int kMonitorFd = 3;
+constexpr int kGuestAgentFd = 4;
+constexpr int kConsoleFd = 5;
+constexpr int kTapFd = 6;
+constexpr int kDiskFd = 7;
+constexpr int kImageFd = 8;
+
+void add(Arguments& arguments, std::initializer_list<std::string> more) {
+  arguments.insert(arguments.end(), more);
+}
+
+// JSON needs no escaping rules of its own; key=value options do (a comma in a path is an
+// injection).
+void add_json(Arguments& arguments, const char* option, const ordered& value) {
+  add(arguments, {option, value.dump()});
+}
+
+void add_machine(Arguments& arguments, const PlanInputs& inputs) {
+  std::string machine = "q35,memory-backend=ram,usb=off,graphics=off";
+  // Devices of a PC that nobody in here needs, switched off where this QEMU can.
+  for (const auto* device : {"sata", "smbus", "i8042", "hpet", "vmport"}) {
+    if (std::ranges::find(inputs.programs.machine_options, device) !=
+        inputs.programs.machine_options.end()) {
+      machine += fmt::format(",{}=off", device);
+    }
+  }
+  const bool kvm = inputs.accelerator == Accelerator::kKvm;
+  add(arguments, {"-name", "guest=agent-vm,debug-threads=on", "-machine", machine, "-accel",
+                  kvm ? "kvm" : "tcg,thread=multi", "-cpu", kvm ? "host" : "max", "-smp",
+                  fmt::format("{},sockets=1,cores={},threads=1", inputs.cpus, inputs.cpus), "-m",
+                  fmt::format("{}B", inputs.memory_bytes)});
+  // Shared, because virtiofsd serves requests straight out of the guest's memory.
+  add_json(arguments, "-object",
+           {{"qom-type", "memory-backend-memfd"},
+            {"id", "ram"},
+            {"size", inputs.memory_bytes},
+            {"share", true}});
+}
+
+void add_boot(Arguments& arguments, const PlanInputs& inputs) {
+  // Nothing here tells one VM from another: identity comes over the guest agent.
+  const std::string command_line =
+      "console=ttyS0 quiet loglevel=4 net.ifnames=0 panic=-1 " + inputs.kernel_arguments;
+  add(arguments,
+      {"-kernel", kJailKernel, "-initrd", kJailInitramfs, "-append", command_line, "-no-reboot"});
+}
+
+void add_disk(Arguments& arguments) {
+  // The chain is pinned here, node by node with its format: what the overlay's header says about a
+  // backing file is never followed (S27).
+  add(arguments, {"-add-fd", fmt::format("fd={},set=1", kDiskFd), "-add-fd",
+                  fmt::format("fd={},set=2", kImageFd)});
+  add_json(arguments, "-blockdev",
+           {{"node-name", "image"},
+            {"driver", "raw"},
+            {"read-only", true},
+            {"file",
+             {{"driver", "file"},
+              {"filename", "/dev/fdset/2"},
+              {"read-only", true},
+              {"locking", "off"}}}});
+  add_json(arguments, "-blockdev",
+           {{"node-name", "disk"},
+            {"driver", "qcow2"},
+            {"discard", "unmap"},
+            {"backing", "image"},
+            {"file",
+             {{"driver", "file"},
+              {"filename", "/dev/fdset/1"},
+              {"discard", "unmap"},
+              {"locking", "off"}}}});
+  add_json(arguments, "-device",
+           {{"driver", "virtio-blk-pci"},
+            {"id", "disk0"},
+            {"drive", "disk"},
+            {"bus", "pcie.0"},
+            {"addr", "0x2"},
+            // A full host disk pauses the VM instead of corrupting its file system (F10).
+            {"werror", "stop"},
+            {"rerror", "report"}});
+}
+
+void add_network(Arguments& arguments, const std::string& mac_address) {
+  add(arguments, {"-netdev", fmt::format("tap,id=net,fd={}", kTapFd)});
+  add_json(arguments, "-device",
+           {{"driver", "virtio-net-pci"},
+            {"id", "net0"},
+            {"netdev", "net"},
+            {"mac", mac_address},
+            {"romfile", ""},
+            {"bus", "pcie.0"},
+            {"addr", "0x3"}});
+}
+
+void add_console_and_agent(Arguments& arguments) {
+  add(arguments,
+      {"-chardev", fmt::format("socket,id=console,fd={}", kConsoleFd), "-serial", "chardev:console",
+       "-chardev", fmt::format("socket,id=agent,fd={}", kGuestAgentFd)});
+  add_json(arguments, "-device",
+           {{"driver", "virtio-serial-pci"},
+            {"id", "serial0"},
+            {"max_ports", 4},
+            {"bus", "pcie.0"},
+            {"addr", "0x4"}});
+  add_json(arguments, "-device",
+           {{"driver", "virtserialport"},
+            {"id", "agent0"},
+            {"bus", "serial0.0"},
+            {"chardev", "agent"},
+            {"name", kGuestAgentPort}});
+}
+
+void add_entropy(Arguments& arguments) {
+  add_json(arguments, "-object", {{"qom-type", "rng-builtin"}, {"id", "entropy"}});
+  add_json(arguments, "-device",
+           {{"driver", "virtio-rng-pci"},
+            {"id", "rng0"},
+            {"rng", "entropy"},
+            {"bus", "pcie.0"},
+            {"addr", "0x5"}});
+}
+
+void add_share_port(Arguments& arguments) {
+  // Empty until the identity step: vhost-user-fs of QEMU 7.2 cannot be part of a saved VM.
+  add_json(arguments, "-device",
+           {{"driver", "pcie-root-port"},
+            {"id", kSharePort},
+            {"bus", "pcie.0"},
+            {"addr", "0x6"},
+            {"chassis", 1}});
+}
+
+void add_monitor(Arguments& arguments) {
+  add(arguments, {"-chardev", fmt::format("socket,id=monitor,fd={}", kMonitorFd), "-mon",
+                  "chardev=monitor,mode=control"});
+}
+
+void add_sandbox(Arguments& arguments) {
+  add(arguments,
+      {"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"});
+}
+
+Jail plan_jail(const PlanInputs& inputs) {
+  Jail jail;
+  jail.mounts = program_mounts();
+  jail.mounts.push_back({JailMount::Kind::kBindReadOnly, inputs.kernel_path, kJailKernel});
+  jail.mounts.push_back({JailMount::Kind::kBindReadOnly, inputs.initramfs_path, kJailInitramfs});
+  if (inputs.accelerator == Accelerator::kKvm) {
+    jail.mounts.push_back({JailMount::Kind::kDevice, "/dev/kvm", "/dev/kvm"});
+    jail.keeps_groups = true;
+  }
+  jail.ids = {{kQemuId, kQemuId, 1}};
+  jail.uid = jail.gid = kQemuId;
+  return jail;
+}
+
+}  // namespace
+
+PlannedChild plan_qemu(const PlanInputs& inputs, const std::string& mac_address) {
+  PlannedChild child;
+  child.name = "qemu";
+  // -S: the supervisor looks at the machine before its first instruction runs.
+  child.argv = {inputs.programs.qemu, "-nodefaults", "-no-user-config", "-display", "none", "-S"};
+  add_machine(child.argv, inputs);
+  add_boot(child.argv, inputs);
+  add_disk(child.argv);
+  add_network(child.argv, mac_address);
+  add_console_and_agent(child.argv);
+  add_entropy(child.argv);
+  add_share_port(child.argv);
+  add_monitor(child.argv);
+  add_sandbox(child.argv);
+  child.environment = {"PATH=/usr/bin", "LANG=C"};
+  child.descriptors = {{DescriptorUse::kLog, 1},
+                       {DescriptorUse::kLog, 2},
+                       {DescriptorUse::kMonitor, kMonitorFd},
+                       {DescriptorUse::kGuestAgent, kGuestAgentFd},
+                       {DescriptorUse::kConsole, kConsoleFd},
+                       {DescriptorUse::kTap, kTapFd},
+                       {DescriptorUse::kDisk, kDiskFd},
+                       {DescriptorUse::kImage, kImageFd}};
+  child.jail = plan_jail(inputs);
+  return child;
+}
+
+}  // namespace agent_vm

@@ -1,0 +1,62 @@
+// qemu-guest-agent: the supervisor's way into the guest. Every reply is the guest's word, hence
+// input: limited in size, checked against the shape that is due, never trusted further (S24).
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "qmp/json_stream.h"
+
+namespace agent_vm {
+
+struct GuestCommandResult {
+  int exit_code = -1;
+  int signal = 0;
+  std::string out;  // bytes of the guest, at most 1 MiB or so
+  std::string error;
+};
+
+class GuestAgent {
+ public:
+  GuestAgent(asio::io_context& io, Fd socket);
+
+  // Agrees with the agent on where its next reply starts. Needed once after it opened its port and
+  // after a reply that did not come in time; done as needed by the calls below.
+  Task<Status> synchronise(Deadline deadline);
+
+  // Runs a program in the guest, as root, to its end.
+  Task<Result<GuestCommandResult>> run(std::string path, std::vector<std::string> arguments,
+                                       std::string input, Deadline deadline);
+
+  // Asks the guest to power off. Succeeds when the request has been sent; there is no answer to it.
+  Task<Status> power_down();
+
+  // The agent in the guest went away or came back: what it was asked before is forgotten.
+  void restarted() { synchronised_ = false; }
+
+  void close() { stream_->close(); }
+
+ private:
+  Task<Result<nlohmann::json>> call(std::string command, nlohmann::json arguments,
+                                    Deadline deadline);
+  Task<Result<std::string>> read_line(Deadline deadline);
+
+  // The protocol has no ids, so one exchange at a time.
+  class Turn;
+
+  asio::io_context& io_;
+  std::shared_ptr<JsonStream> stream_;
+  struct Reading {
+    Event done;
+    std::optional<Result<std::string>> line;
+  };
+  static Task<void> read_into(std::shared_ptr<JsonStream> stream, std::shared_ptr<Reading> reading);
+
+  bool synchronised_ = false;
+  std::shared_ptr<Reading> reading_;  // the one read that is under way
+  std::shared_ptr<Event> turn_;       // set when the exchange that is under way has ended
+};
+
+}  // namespace agent_vm

@@ -1,0 +1,114 @@
+#include "supervise/control_server.h"
+
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <cerrno>
+#include <cstring>
+
+#include "base/log.h"
+#include "base/text.h"
+#include "control/protocol.h"
+#include "os/files.h"
+#include "qmp/json_stream.h"
+
+namespace agent_vm {
+
+using nlohmann::json;
+using std::chrono::milliseconds;
+
+namespace {
+constexpr milliseconds kDefaultGrace{20'000};
+constexpr milliseconds kDefaultStatusPatience{5'000};
+}  // namespace
+
+Result<std::unique_ptr<ControlServer>> ControlServer::listen(asio::io_context& io, int vm_directory,
+                                                             Supervisor& supervisor) {
+  Fd listener(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!listener) return fail_errno(errno, "cannot make a socket");
+  // Left by a supervisor that was killed; the caller knows that none runs.
+  static_cast<void>(::unlinkat(vm_directory, kControlSocket, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  const std::string path = proc_fd_path(vm_directory, kControlSocket);
+  std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
+  const mode_t old_mask = ::umask(0177);
+  const int bound = ::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), sizeof address);
+  const int error = errno;
+  ::umask(old_mask);
+  if (bound != 0 || ::listen(listener.get(), 64) != 0)
+    return fail_errno(error, "cannot make the control socket");
+  Fd directory(::dup(vm_directory));
+  std::unique_ptr<ControlServer> server(
+      new ControlServer(io, std::move(directory), std::move(listener), supervisor));
+  start_detached(io, server->accept_all());
+  return server;
+}
+
+ControlServer::ControlServer(asio::io_context& io, Fd directory, Fd listener,
+                             Supervisor& supervisor)
+    : io_(io),
+      directory_(std::move(directory)),
+      acceptor_(io, asio::local::stream_protocol(), listener.release()),
+      supervisor_(supervisor) {}
+
+ControlServer::~ControlServer() {
+  static_cast<void>(::unlinkat(directory_.get(), kControlSocket, 0));
+}
+
+Task<void> ControlServer::accept_all() {
+  while (true) {
+    auto [error, socket] = co_await acceptor_.async_accept(asio::as_tuple(asio::use_awaitable));
+    if (error == asio::error::operation_aborted) co_return;
+    if (error) {
+      log::warn("control socket: {}", error.message());
+      co_await sleep_for(milliseconds(100));  // out of descriptors, most likely
+      continue;
+    }
+    start_detached(io_, serve(Fd(socket.release())));
+  }
+}
+
+Task<void> ControlServer::serve(Fd socket) {
+  JsonStream stream(io_, std::move(socket), kMaxControlLine, "control");
+  while (true) {
+    auto request = co_await stream.read();
+    if (!request) co_return;
+    const auto result = co_await answer(std::move(*request));
+    const json message = result ? result_message(*result) : error_message(result.error());
+    if (!co_await stream.write(message)) co_return;
+  }
+}
+
+Task<Result<json>> ControlServer::answer(json request) {
+  const bool named =
+      request.is_object() && request.contains("request") && request["request"].is_string();
+  const std::string name = named ? request["request"].get<std::string>() : "";
+  const auto duration = [&](const char* member, milliseconds fallback) {
+    return request.contains(member) && request[member].is_number_unsigned()
+               ? milliseconds(request[member].get<std::uint32_t>())
+               : fallback;
+  };
+  if (name == "status") {
+    co_return co_await supervisor_.status(
+        Deadline::in(duration("patience_ms", kDefaultStatusPatience)));
+  }
+  if (name == "stop") {
+    // Any number may ask; one stop is made, and all get its outcome.
+    if (!std::exchange(stopping_, true)) {
+      stopped_how_ = co_await supervisor_.shut_down(duration("grace_ms", kDefaultGrace));
+      co_await supervisor_.torn_down().wait(Deadline::in(std::chrono::seconds(20)));
+      stopped_.set();
+    }
+    co_await stopped_.wait(Deadline::in(std::chrono::minutes(5)));
+    json outcome = {{"how", stopped_how_}};
+    co_return outcome;
+  }
+  CO_FAIL(ErrorKind::kInvalidInput, "the supervisor knows no request '{}'", escape_line(name));
+}
+
+}  // namespace agent_vm

@@ -1,0 +1,69 @@
+#include <gmock/gmock.h>
+#include <sys/stat.h>
+
+#include <filesystem>
+
+#include "os/files.h"
+#include "supervise/capped_log.h"
+#include "supervise/identity_document.h"
+
+namespace agent_vm {
+namespace {
+
+class CappedLogTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string path = testing::TempDir() + "/capped_XXXXXX";
+    ASSERT_NE(::mkdtemp(path.data()), nullptr);
+    path_ = path;
+    dir_ = open_directory(path_).value();
+  }
+  void TearDown() override { std::filesystem::remove_all(path_); }
+  std::string path_;
+  Fd dir_;
+};
+
+TEST_F(CappedLogTest, S23_AFloodKeepsTwoFilesOfTheCap) {
+  CappedLog log(dir_.get(), "console.log", 10'000);
+  for (int i = 0; i < 1000; ++i) log.append(std::string(997, 'y') + "\r\n");
+  EXPECT_THAT(list_directory(dir_.get()).value(),
+              testing::ElementsAre("console.log", "console.log.1"));
+  EXPECT_LE(std::filesystem::file_size(path_ + "/console.log"), 10'000U);
+  EXPECT_LE(std::filesystem::file_size(path_ + "/console.log.1"), 10'000U);
+  EXPECT_LE(log.tail(1000).size(), 100U);
+}
+
+TEST_F(CappedLogTest, KeepsTheTailInMemory) {
+  CappedLog log(dir_.get(), "console.log", 10'000);
+  log.append("one\ntw");
+  log.append("o\nthree");
+  EXPECT_THAT(log.tail(2), testing::ElementsAre("two", "three"));
+}
+
+TEST_F(CappedLogTest, StartsAnewAndKeepsTheLastRuns) {
+  CappedLog(dir_.get(), "console.log", 10'000).append("first run\n");
+  CappedLog(dir_.get(), "console.log", 10'000).append("second run\n");
+  EXPECT_EQ(read_file(path_ + "/console.log", 100), "second run\n");
+  EXPECT_EQ(read_file(path_ + "/console.log.1", 100), "first run\n");
+}
+
+TEST(IdentityDocument, HostNamesAreWhatDnsTakes) {
+  EXPECT_EQ(hostname_for("shop-feature_x.2"), "shop-feature-x-2");
+  EXPECT_EQ(hostname_for("--.."), "agent-vm");
+  EXPECT_EQ(hostname_for(std::string(100, 'a')).size(), 63U);
+}
+
+TEST(IdentityDocument, S21_TheGatewayTrustsTheForwardedPortsNamesOnly) {
+  VmConfig config;
+  config.host = "localhost";
+  config.bind_address = "127.0.0.1";
+  config.port = 8007;
+  config.mcp_servers["fs"] = {.argv = {"mcp-server-filesystem", "/workspace"}};
+  const auto document = make_mcp_config(config);
+  EXPECT_EQ(document["allowed_hosts"], (nlohmann::json{"localhost:8007", "127.0.0.1:8007"}));
+  EXPECT_EQ(document["allowed_origins"], nlohmann::json{"https://claude.ai"});
+  EXPECT_EQ(document["servers"]["fs"]["cwd"], "/workspace");
+}
+
+}  // namespace
+}  // namespace agent_vm

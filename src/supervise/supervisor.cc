@@ -1,0 +1,482 @@
+#include "supervise/supervisor.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <cerrno>
+#include <csignal>
+
+#include "base/log.h"
+#include "base/text.h"
+#include "control/http_probe.h"
+#include "control/protocol.h"
+#include "net/listener.h"
+#include "os/files.h"
+#include "supervise/guest_status.h"
+#include "supervise/identity_document.h"
+#include "supervise/share.h"
+
+namespace agent_vm {
+
+using nlohmann::json;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+namespace {
+
+constexpr std::size_t kLogBytes = 4U << 20U;
+constexpr std::size_t kEvidenceLines = 15;
+constexpr std::size_t kPanicLines = 100;
+constexpr seconds kQmpPatience{10};
+constexpr int kMostRelayRestarts = 5;
+
+struct SocketPair {
+  Fd ours;
+  Fd theirs;
+};
+
+Result<SocketPair> make_pair(int type = SOCK_STREAM) {
+  std::array<int, 2> ends{};
+  if (::socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends.data()) != 0) {
+    return fail_errno(errno, "cannot make a socket pair");
+  }
+  return SocketPair{Fd(ends[0]), Fd(ends[1])};
+}
+
+Error boot_timeout(std::vector<std::string> console) {
+  return Error(ErrorKind::kTimeout, "the guest did not boot in time: its agent never answered")
+      .with_hint("give it longer with: agent-vm --timeout SECONDS start")
+      .with_evidence(std::move(console));
+}
+
+// The steps that the guest's identity program reports, or the error that it reports.
+Result<json> read_identity_report(const Result<GuestCommandResult>& done) {
+  if (!done) return tl::unexpected(Error(done.error()).within("the identity step"));
+  const json report = json::parse(done->out, nullptr, false);
+  if (report.is_object() && report.value("ok", false)) return report.value("steps", json::array());
+  std::vector<std::string> evidence = split_lines(done->error);
+  std::string what = "it printed nothing that makes sense";
+  if (report.is_object()) {
+    what = fmt::format("{}: {}", report.value("failed_step", "?"), report.value("error", "?"));
+    for (const auto& line : report.value("evidence", json::array())) {
+      if (line.is_string()) evidence.push_back(line.get<std::string>());
+    }
+  }
+  Error error(ErrorKind::kFailed, fmt::format("the identity step failed in the guest: {}", what));
+  return tl::unexpected(std::move(error).with_evidence(std::move(evidence)));
+}
+
+Status check_health(const Result<HttpAnswer>& answer) {
+  if (!answer) return tl::unexpected(Error(answer.error()).within("the MCP endpoint"));
+  if (answer->status != 200)
+    return fail("the MCP endpoint answers with status {} instead of 200", answer->status);
+  return {};
+}
+
+}  // namespace
+
+Supervisor::Supervisor(asio::io_context& io, const VmDirectory& vm, const VmConfig& config,
+                       PreparedStart prepared)
+    : io_(io), vm_(vm), config_(config), prepared_(std::move(prepared)) {}
+
+void Supervisor::phase(const char* name) {
+  const std::chrono::duration<double, std::milli> since =
+      std::chrono::steady_clock::now() - started_;
+  phases_.emplace_back(name, since.count());
+  log::info("start: {} after {:.0f} ms", name, since.count());
+}
+
+void Supervisor::end_with(EndCause cause) {
+  if (!cause_) {
+    log::info("the VM ends: {}", cause.reason);
+    cause_ = std::move(cause);
+  }
+  ended_.set();
+  // Whoever waits for an answer of the guest or of QEMU waits no longer.
+  agent_open_.set();
+}
+
+Error Supervisor::why_ended() const {
+  return Error(ErrorKind::kFailed, cause_ ? cause_->reason : "the VM ended")
+      .with_evidence(cause_ ? cause_->evidence : std::vector<std::string>());
+}
+
+Status Supervisor::prepare_host() {
+  const auto& plan = prepared_.plan;
+  // Bound before anything else exists, and held: no port is found taken when the guest is up.
+  ssh_listener_ = TRY(listen_tcp(plan.bind_address, plan.ssh_port));
+  mcp_listener_ = TRY(listen_tcp(plan.bind_address, plan.mcp_port));
+  phase("ports");
+  disk_ = TRY(open_beneath(vm_.fd(), kDiskFile, O_RDWR));
+  image_ = Fd(::open(prepared_.image_root.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!image_) return fail_errno(errno, "cannot open {}", prepared_.image_root);
+  init_ = TRY(start_namespace_init(lifeline_));
+  gateway_ = TRY(make_gateway());
+  phase("gateway");
+  return {};
+}
+
+Status Supervisor::start_children() {
+  TRY(make_directory_at(vm_.fd(), vm_files::kLogs, 0700));
+  const Fd logs = TRY(open_beneath(vm_.fd(), vm_files::kLogs, O_RDONLY | O_DIRECTORY));
+  console_ = std::make_shared<CappedLog>(logs.get(), "console.log", kLogBytes);
+  qemu_log_ = std::make_shared<CappedLog>(logs.get(), "qemu.log", kLogBytes);
+  virtiofsd_log_ = std::make_shared<CappedLog>(logs.get(), "virtiofsd.log", kLogBytes);
+  relay_log_ = std::make_shared<CappedLog>(logs.get(), "relay.log", kLogBytes);
+
+  auto activity = TRY(make_pair(SOCK_SEQPACKET));
+  activity_writer_ = std::move(activity.theirs);
+  start_detached(io_, follow_activity(std::move(activity.ours)));
+  TRY(start_relay());
+
+  const Fd virtiofsd_words = TRY(log_channel(virtiofsd_log_));
+  ShareSocket share = TRY(make_share_socket(vm_.fd()));
+  share_connection_ = std::move(share.connected);
+  virtiofsd_ = TRY(SupervisedChild::start(
+      io_, prepared_.plan.virtiofsd,
+      {{DescriptorUse::kLog, virtiofsd_words.get()},
+       {DescriptorUse::kShareListener, share.listener.get()}},
+      -1, [this](Child::Exit exit) { start_detached(io_, on_virtiofsd_end(exit)); }));
+  phase("virtiofsd");
+
+  const Fd qemu_words = TRY(log_channel(qemu_log_));
+  auto monitor = TRY(make_pair());
+  auto agent = TRY(make_pair());
+  auto console = TRY(make_pair());
+  qemu_ = TRY(SupervisedChild::start(
+      io_, prepared_.plan.qemu,
+      {{DescriptorUse::kLog, qemu_words.get()},
+       {DescriptorUse::kMonitor, monitor.theirs.get()},
+       {DescriptorUse::kGuestAgent, agent.theirs.get()},
+       {DescriptorUse::kConsole, console.theirs.get()},
+       {DescriptorUse::kTap, gateway_.tap.get()},
+       {DescriptorUse::kDisk, disk_.get()},
+       {DescriptorUse::kImage, image_.get()}},
+      -1, [this](Child::Exit exit) { start_detached(io_, on_qemu_end(exit)); }));
+  qmp_ = std::make_unique<QmpClient>(io_, std::move(monitor.ours));
+  agent_ = std::make_unique<GuestAgent>(io_, std::move(agent.ours));
+  start_detached(io_, follow_console(std::move(console.ours)));
+  // QEMU alone keeps the card, so that the interface ends with it.
+  gateway_.tap.reset();
+  phase("qemu");
+  return {};
+}
+
+Result<Fd> Supervisor::log_channel(std::shared_ptr<CappedLog> log) {
+  auto pair = TRY(make_pair());
+  start_detached(io_, pump_into(io_, std::move(pair.ours), std::move(log)));
+  return std::move(pair.theirs);
+}
+
+Status Supervisor::start_relay() {
+  const Fd words = TRY(log_channel(relay_log_));
+  relay_ = TRY(SupervisedChild::start(
+      io_, prepared_.plan.relay,
+      {{DescriptorUse::kLog, words.get()},
+       {DescriptorUse::kSshListener, ssh_listener_.get()},
+       {DescriptorUse::kMcpListener, mcp_listener_.get()},
+       {DescriptorUse::kActivity, activity_writer_.get()}},
+      gateway_.network_namespace.get(), [this](Child::Exit exit) {
+        // It holds no state, and the listeners are ours: start another.
+        if (ended_.is_set()) return;
+        log::warn("the relay {}", exit.describe());
+        if (++relay_restarts_ <= kMostRelayRestarts && start_relay()) return;
+        end_with({true, fmt::format("the port relay {} again and again", exit.describe()),
+                  relay_log_->tail(kEvidenceLines)});
+      }));
+  return {};
+}
+
+Task<void> Supervisor::on_virtiofsd_end(Child::Exit exit) {
+  // It ends by itself when QEMU closes the connection, and is often seen to end first: then QEMU's
+  // end, a moment later, is the cause.
+  if (exit.code == 0) co_await ended_.wait(Deadline::in(seconds(1)));
+  EndCause cause{true, fmt::format("virtiofsd {}: the workspace is gone", exit.describe()),
+                 virtiofsd_log_->tail(kEvidenceLines)};
+  end_with(std::move(cause));
+}
+
+Task<void> Supervisor::follow_console(Fd socket) {
+  co_await pump_into(io_, std::move(socket), console_);
+  console_ended_.set();
+}
+
+Task<void> Supervisor::on_qemu_end(Child::Exit exit) {
+  // The guest's last words may still be in the socket.
+  co_await console_ended_.wait(Deadline::in(milliseconds(500)));
+  EndCause cause;
+  // A panic prints many lines of registers behind the one that says what it was.
+  cause.evidence = console_->tail(kPanicLines);
+  const auto panic = std::ranges::find_if(cause.evidence, [](const std::string& line) {
+    return line.find("Kernel panic") != std::string::npos;
+  });
+  const bool panicked = panic != cause.evidence.end();
+  const auto keep = static_cast<std::ptrdiff_t>(kEvidenceLines);
+  if (panicked) {
+    cause.evidence.erase(cause.evidence.begin(), panic);
+    if (std::ssize(cause.evidence) > keep) cause.evidence.resize(kEvidenceLines);
+  } else if (std::ssize(cause.evidence) > keep) {
+    cause.evidence.erase(cause.evidence.begin(), cause.evidence.end() - keep);
+  }
+  if (panicked) {
+    cause = {true, "the guest's kernel panicked", std::move(cause.evidence)};
+  } else if (exit.code == 0 && shutdown_reason_ == "guest-shutdown") {
+    cause = {false, "the guest powered off", {}};
+  } else if (exit.code == 0 && shutdown_reason_ == "guest-reset") {
+    cause = {false, "the guest asked for a reboot; start it again", {}};
+  } else if (exit.code == 0 && shutdown_reason_ == "host-qmp-quit") {
+    cause = {false, "stopped", {}};
+  } else {
+    auto last_words = qemu_log_->tail(5);
+    last_words.insert(last_words.end(), cause.evidence.begin(), cause.evidence.end());
+    cause = {true, fmt::format("QEMU {}", exit.describe()), std::move(last_words)};
+  }
+  end_with(std::move(cause));
+}
+
+void Supervisor::on_qmp_event(const std::string& name, const json& data) {
+  const auto text = [&](const char* member) {
+    return data.contains(member) && data[member].is_string() ? data[member].get<std::string>() : "";
+  };
+  if (name == "VSERPORT_CHANGE" && text("id") == "agent0") {
+    agent_->restarted();
+    if (data.value("open", false)) agent_open_.set();
+  } else if (name == "SHUTDOWN") {
+    shutdown_reason_ = text("reason");
+  } else if (name == "STOP") {
+    paused_ = true;
+  } else if (name == "RESUME") {
+    paused_ = false;
+    paused_why_.clear();
+  } else if (name == "BLOCK_IO_ERROR") {
+    paused_why_ = fmt::format("the disk cannot be written: {}", text("reason"));
+    log::warn("{}", paused_why_);
+  }
+}
+
+Task<Status> Supervisor::start_machine(Deadline deadline) {
+  QmpClient::EventHandler handler = [this](const std::string& name, const json& data) {
+    on_qmp_event(name, data);
+  };
+  CO_CHECK(co_await qmp_->start(std::move(handler), deadline.sooner(kQmpPatience)));
+  phase("qmp");
+  json nothing = json::object();
+  CO_TRY(const json ignored,
+         co_await qmp_->execute("cont", std::move(nothing), deadline.sooner(kQmpPatience)));
+  co_return Status();
+}
+
+Task<Status> Supervisor::await_guest(Deadline deadline, const Progress& progress) {
+  const auto begin = std::chrono::steady_clock::now();
+  // Wakes once a second only to show that time passes.
+  while (!co_await agent_open_.wait(deadline.sooner(seconds(1)))) {
+    if (deadline.expired()) {
+      co_return tl::unexpected(boot_timeout(console_->tail(kEvidenceLines)));
+    }
+    const auto passed =
+        std::chrono::duration_cast<seconds>(std::chrono::steady_clock::now() - begin);
+    progress("boot", fmt::format("the guest boots ({} s)", passed.count()));
+  }
+  if (ended_.is_set()) co_return tl::unexpected(why_ended());
+  phase("guest agent");
+  co_return Status();
+}
+
+Task<Status> Supervisor::plug_share(Deadline deadline) {
+  CO_CHECK(co_await qmp_->pass_descriptor("share", share_connection_.get(), deadline));
+  share_connection_.reset();
+  json chardev = {
+      {"id", "share-socket"},
+      {"backend",
+       {{"type", "socket"},
+        {"data", {{"addr", {{"type", "fd"}, {"data", {{"str", "share"}}}}}, {"server", false}}}}}};
+  CO_TRY(const json added, co_await qmp_->execute("chardev-add", std::move(chardev), deadline));
+  json device = {{"driver", "vhost-user-fs-pci"},
+                 {"id", "share0"},
+                 {"chardev", "share-socket"},
+                 {"tag", kShareTag},
+                 {"bus", kSharePort},
+                 {"queue-size", 1024}};
+  CO_TRY(const json plugged, co_await qmp_->execute("device_add", std::move(device), deadline));
+  phase("share plugged");
+  co_return Status();
+}
+
+Task<Result<json>> Supervisor::give_identity(Deadline deadline) {
+  CO_TRY(const json document, make_identity_document(vm_, config_, prepared_.plan.mac_address));
+  std::vector<std::string> no_arguments;
+  std::string input = document.dump();
+  const auto done = co_await agent_->run("/usr/lib/agent-vm/agent-vm-identity",
+                                         std::move(no_arguments), std::move(input), deadline);
+  CO_TRY(json steps, read_identity_report(done));
+  phase("identity");
+  co_return steps;
+}
+
+Task<Status> Supervisor::confirm_endpoint(Deadline deadline) {
+  const auto& plan = prepared_.plan;
+  std::string host = fmt::format("127.0.0.1:{}", plan.mcp_port);
+  const auto answer = co_await http_get_async(plan.bind_address, plan.mcp_port, std::move(host),
+                                              "/health", "", deadline);
+  CO_CHECK(check_health(answer));
+  phase("mcp endpoint");
+  co_return Status();
+}
+
+Task<Status> Supervisor::go(Deadline deadline, const Progress& progress) {
+  progress("host", "preparing namespaces, ports and the share");
+  CO_CHECK(prepare_host());
+  CO_CHECK(start_children());
+  progress("boot", "the guest boots");
+  CO_CHECK(co_await start_machine(deadline));
+  CO_CHECK(co_await await_guest(deadline, progress));
+  progress("identity", "giving the guest its identity");
+  CO_CHECK(co_await plug_share(deadline));
+  CO_TRY(const json steps, co_await give_identity(deadline));
+  progress("mcp", "asking the MCP endpoint");
+  CO_CHECK(co_await confirm_endpoint(deadline));
+  co_return Status();
+}
+
+Task<Result<json>> Supervisor::start(Deadline deadline, Progress progress) {
+  const Status done = co_await go(deadline, progress);
+  if (done && !ended_.is_set()) {
+    state_ = State::kRunning;
+    json phases = json::array();
+    for (const auto& [name, ms] : phases_) phases.push_back({{"name", name}, {"ms", ms}});
+    json result = {{"phases", std::move(phases)}, {"notes", prepared_.notes}};
+    co_return result;
+  }
+  // A cause (QEMU died, the command was interrupted) explains more than the call that it broke.
+  Error error = ended_.is_set() ? why_ended() : done.error();
+  if (error.evidence().empty() && console_)
+    error = std::move(error).with_evidence(console_->tail(kEvidenceLines));
+  end_with({true, error.message(), error.evidence()});
+  co_await tear_down();
+  co_return tl::unexpected(std::move(error));
+}
+
+Task<void> Supervisor::run_to_end() {
+  co_await ended_.wait(Deadline::never());
+  co_await tear_down();
+}
+
+Task<std::string> Supervisor::shut_down(milliseconds grace) {
+  state_ = State::kStopping;
+  if (qemu_ && qemu_->running()) {
+    // Through the agent, because a guest needs no ACPI daemon for it; the button as well, because
+    // the agent may be the thing that is broken.
+    if (agent_ && agent_open_.is_set()) static_cast<void>(co_await agent_->power_down());
+    json none = json::object();
+    static_cast<void>(
+        co_await qmp_->execute("system_powerdown", std::move(none), Deadline::in(seconds(1))));
+    if (co_await qemu_->wait(Deadline::in(grace))) co_return "guest";
+    json nothing = json::object();
+    static_cast<void>(co_await qmp_->execute("quit", std::move(nothing), Deadline::in(seconds(1))));
+    if (co_await qemu_->wait(Deadline::in(seconds(2)))) co_return "qmp";
+    end_with({false, "stopped by force: neither the guest nor QEMU reacted in time", {}});
+    qemu_->kill();
+    co_await qemu_->wait(Deadline::in(seconds(2)));
+    co_return "kill";
+  }
+  end_with({false, "stopped", {}});
+  co_return "guest";
+}
+
+Task<void> Supervisor::tear_down() {
+  state_ = State::kStopping;
+  ended_.set();
+  // Reverse order of the start.
+  for (auto* child : {&qemu_, &virtiofsd_, &relay_}) {
+    if (!*child) continue;
+    (*child)->kill();
+    co_await (*child)->wait(Deadline::in(seconds(5)));
+  }
+  if (qmp_) qmp_->close();
+  if (agent_) agent_->close();
+  lifeline_.reset();
+  if (init_) {
+    static_cast<void>(init_.signal(SIGKILL));
+    static_cast<void>(init_.wait(Deadline::in(seconds(5))));
+  }
+  ssh_listener_.reset();
+  mcp_listener_.reset();
+  record_end();
+  torn_down_.set();
+}
+
+void Supervisor::record_end() {
+  const json record = {{"schema", 1},
+                       {"ended_at", utc_now()},
+                       {"crashed", cause_ && cause_->crashed},
+                       {"reason", cause_ ? cause_->reason : "stopped"},
+                       {"evidence", cause_ ? cause_->evidence : std::vector<std::string>()}};
+  if (const auto written = write_file_atomic(vm_.fd(), kLastRunFile, dump(record) + "\n", 0600);
+      !written) {
+    log::error("{}", written.error().message());
+  }
+  if (const auto removed = vm_.remove_run(); !removed) log::error("{}", removed.error().message());
+}
+
+Task<void> Supervisor::follow_activity(Fd socket) {
+  asio::posix::stream_descriptor descriptor(io_, socket.release());
+  std::array<char, 32> text{};
+  while (true) {
+    const auto [error, got] = co_await descriptor.async_read_some(
+        asio::buffer(text), asio::as_tuple(asio::use_awaitable));
+    if (error) co_return;
+    connections_ =
+        static_cast<unsigned>(parse_unsigned(std::string_view(text.data(), got)).value_or(0));
+    last_activity_ = std::chrono::steady_clock::now();
+  }
+}
+
+Task<json> Supervisor::guest_status(Deadline deadline) {
+  if (asking_) {
+    const auto asked = asking_;
+    if (co_await asked->wait(deadline)) co_return guest_answer_;
+    json late = {{"reachable", false}, {"error", "the guest agent did not answer in time"}};
+    co_return late;
+  }
+  const auto asking = std::make_shared<Event>();
+  asking_ = asking;
+  guest_answer_ = co_await ask_guest(*agent_, deadline);
+  asking_.reset();
+  asking->set();
+  co_return guest_answer_;
+}
+
+Task<json> Supervisor::status(Deadline deadline) {
+  const auto now = std::chrono::steady_clock::now();
+  const auto seconds_since = [&](auto then) {
+    return std::chrono::duration_cast<seconds>(now - then).count();
+  };
+  const char* state = state_ == State::kStarting   ? "starting"
+                      : state_ == State::kStopping ? "stopping"
+                      : paused_                    ? "paused"
+                                                   : "running";
+  json status = {{"state", state},
+                 {"state_reason", paused_ ? paused_why_ : ""},
+                 {"uptime_seconds", seconds_since(started_)},
+                 {"connections", connections_},
+                 {"idle_seconds", connections_ > 0 ? 0 : seconds_since(last_activity_)},
+                 {"accelerator", to_string(prepared_.accelerator)},
+                 {"network", to_string(config_.network)},
+                 {"notes", prepared_.notes}};
+  json processes = json::object();
+  for (const auto& child : {qemu_, virtiofsd_, relay_}) {
+    if (child && child->running()) processes[child->name()] = process_figures(child->pid());
+  }
+  status["processes"] = std::move(processes);
+  if (state_ == State::kRunning && !paused_) {
+    status["guest"] = co_await guest_status(deadline);
+  }
+  co_return status;
+}
+
+}  // namespace agent_vm

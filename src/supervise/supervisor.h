@@ -1,0 +1,132 @@
+// One running VM.
+//
+// Theory of operation. The supervisor is one coroutine that goes through the start, then sleeps
+// until something ends the VM, then tears down in reverse order. Everything else (children's ends,
+// QMP events, requests on the control socket, signals, the starting command's death) only ever
+// calls end_with(), which keeps the *first* cause and wakes whoever waits. So there is one way out
+// of every state, and the report names the cause, not the last of its consequences.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "config/vm_config.h"
+#include "launch/prepare.h"
+#include "net/gateway.h"
+#include "os/async.h"
+#include "qmp/guest_agent.h"
+#include "qmp/qmp_client.h"
+#include "state/vm_directory.h"
+#include "supervise/capped_log.h"
+#include "supervise/children.h"
+
+namespace agent_vm {
+
+// Why a VM ended. `crashed`: something that should have gone on did not.
+struct EndCause {
+  bool crashed = false;
+  std::string reason;                 // one sentence
+  std::vector<std::string> evidence;  // console tail, QEMU's last words
+};
+
+class Supervisor {
+ public:
+  using Progress = std::function<void(const std::string& step, const std::string& text)>;
+
+  Supervisor(asio::io_context& io, const VmDirectory& vm, const VmConfig& config,
+             PreparedStart prepared);
+
+  // From nothing to a VM that has its identity and whose MCP endpoint has answered. On failure
+  // everything is torn down already.
+  Task<Result<nlohmann::json>> start(Deadline deadline, Progress progress);
+
+  // Sleeps until the VM ends, however it ends, then tears down and records why.
+  Task<void> run_to_end();
+
+  // Ends the VM now; the first cause stays. Safe at any time, from any callback.
+  void end_with(EndCause cause);
+  // Asks the guest, then QEMU, then the kernel; returns which of them it took: "guest", "qmp",
+  // "kill".
+  Task<std::string> shut_down(std::chrono::milliseconds grace);
+  // Set when everything is gone and recorded.
+  Event& torn_down() { return torn_down_; }
+
+  // What `status` needs and only the supervisor knows; asks the guest, up to the deadline.
+  Task<nlohmann::json> status(Deadline deadline);
+
+ private:
+  enum class State { kStarting, kRunning, kStopping };
+
+  Status prepare_host();
+  Status start_children();
+  Status start_relay();
+  // The end of a channel whose other end is pumped into `log`: a child's stdout and stderr.
+  Result<Fd> log_channel(std::shared_ptr<CappedLog> log);
+  Task<Status> start_machine(Deadline deadline);
+  Task<Status> await_guest(Deadline deadline, const Progress& progress);
+  Task<Status> plug_share(Deadline deadline);
+  Task<Result<nlohmann::json>> give_identity(Deadline deadline);
+  Task<Status> confirm_endpoint(Deadline deadline);
+  Task<Status> go(Deadline deadline, const Progress& progress);
+  Task<void> tear_down();
+  void on_qmp_event(const std::string& name, const nlohmann::json& data);
+  Task<void> on_qemu_end(Child::Exit exit);
+  Task<void> on_virtiofsd_end(Child::Exit exit);
+  void record_end();
+  void phase(const char* name);
+  Error why_ended() const;
+  Task<void> follow_activity(Fd socket);
+  Task<void> follow_console(Fd socket);
+  Task<nlohmann::json> guest_status(Deadline deadline);
+
+  asio::io_context& io_;
+  const VmDirectory& vm_;
+  const VmConfig& config_;
+  const PreparedStart prepared_;
+
+  State state_ = State::kStarting;
+  bool paused_ = false;
+  std::string paused_why_;
+  std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
+  std::chrono::steady_clock::time_point last_activity_ = started_;
+  unsigned connections_ = 0;
+  std::vector<std::pair<std::string, double>> phases_;  // name, milliseconds
+
+  // In the order in which they are made; torn down the other way round.
+  Fd ssh_listener_;
+  Fd mcp_listener_;
+  Fd disk_;
+  Fd image_;
+  Fd lifeline_;
+  Child init_;
+  Gateway gateway_;
+  Fd share_connection_;
+  std::shared_ptr<CappedLog> console_;
+  std::shared_ptr<CappedLog> qemu_log_;
+  std::shared_ptr<CappedLog> virtiofsd_log_;
+  std::shared_ptr<CappedLog> relay_log_;
+  Fd activity_writer_;
+  std::shared_ptr<SupervisedChild> virtiofsd_;
+  std::shared_ptr<SupervisedChild> relay_;
+  std::shared_ptr<SupervisedChild> qemu_;
+  int relay_restarts_ = 0;
+  std::unique_ptr<QmpClient> qmp_;
+  std::unique_ptr<GuestAgent> agent_;
+
+  // The question to the guest that is under way: whoever asks meanwhile gets its answer, too.
+  std::shared_ptr<Event> asking_;
+  nlohmann::json guest_answer_;
+
+  std::string shutdown_reason_;  // of QEMU's SHUTDOWN event
+  std::optional<EndCause> cause_;
+  Event ended_;
+  Event agent_open_;
+  Event console_ended_;
+  Event torn_down_;
+};
+
+}  // namespace agent_vm

@@ -1,0 +1,80 @@
+#include <nlohmann/json.hpp>
+
+#include "harness.h"
+
+namespace agent_vm {
+namespace {
+
+using testing::HasSubstr;
+using testing::StartsWith;
+
+class DoctorTest : public CliTest {
+ protected:
+  // The check of that id in what `doctor --json` printed.
+  nlohmann::json check(const std::string& output, const std::string& id) {
+    const auto report = nlohmann::json::parse(output);
+    for (const auto& one : report["checks"]) {
+      if (one["id"] == id) return one;
+    }
+    ADD_FAILURE() << "no check " << id << " in " << output;
+    return {};
+  }
+  // `doctor --json` after `script` has changed namespaces of its own.
+  std::string doctor_after(const std::string& script) {
+    write(root() + "/inside.sh", script + "\n" + AGENT_VM_BINARY + " doctor --json || true\n");
+    return shell("unshare -rm sh -eu inside.sh");
+  }
+};
+
+TEST_F(DoctorTest, ChecksEverythingThatAVmNeeds) {
+  const Outcome outcome = agent_vm({"doctor", "--json"});
+  const auto report = nlohmann::json::parse(outcome.out);
+  for (const auto* id :
+       {"qemu", "virtiofsd", "qemu-img", "kvm", "subordinate-ids", "user-namespaces", "tun",
+        "memory", "disk", "ssh", "git", "mmdebstrap", "image"}) {
+    const auto one = check(outcome.out, id);
+    EXPECT_NE(one["detail"], "") << id;
+    EXPECT_TRUE(one["level"] == "ok" || one["level"] == "warning" || one["level"] == "missing");
+    // What is missing can be mended, and the command is named.
+    if (one["level"] == "missing") {
+      EXPECT_NE(one["mend"], "") << id;
+    }
+  }
+  EXPECT_EQ(outcome.code, report["level"] == "missing" ? 7 : 0);
+}
+
+TEST_F(DoctorTest, AMissingProgramIsNamedWithTheCommandThatInstallsIt) {
+  ASSERT_EQ(check(agent_vm({"doctor", "--json"}).out, "git")["level"], "ok") << "the control";
+  const Outcome outcome = plain({"doctor", "--json"}, repo(), {"PATH=/nonexistent"});
+  EXPECT_EQ(outcome.code, 7);
+  EXPECT_EQ(check(outcome.out, "git")["level"], "missing");
+  EXPECT_EQ(check(outcome.out, "git")["mend"], "sudo apt-get install git");
+  EXPECT_EQ(check(outcome.out, "ssh")["mend"], "sudo apt-get install openssh-client");
+  const Outcome text = plain({"doctor"}, repo(), {"PATH=/nonexistent"});
+  EXPECT_THAT(text.out, HasSubstr("missing  git"));
+  EXPECT_THAT(text.out, HasSubstr("mend: sudo apt-get install git"));
+}
+
+TEST_F(DoctorTest, UserNamespacesAreTriedAndNotAssumed) {
+  if (::system("unshare -rm true 2>/dev/null") != 0) GTEST_SKIP() << "needs user namespaces";
+  const auto forbidden =
+      check(doctor_after("echo 0 > /proc/sys/user/max_user_namespaces"), "user-namespaces");
+  EXPECT_EQ(forbidden["level"], "missing");
+  EXPECT_EQ(forbidden["mend"], "sudo sysctl -w user.max_user_namespaces=15000");
+}
+
+TEST_F(DoctorTest, ATunDeviceThatIsNotThereIsMissing) {
+  if (::system("unshare -rm true 2>/dev/null") != 0) GTEST_SKIP() << "needs user namespaces";
+  const auto hidden = check(doctor_after("mount -t tmpfs none /dev/net"), "tun");
+  EXPECT_EQ(hidden["level"], "missing");
+  EXPECT_EQ(hidden["mend"], "sudo modprobe tun");
+}
+
+TEST_F(DoctorTest, S1_AKvmThatOpensProvesNothing) {
+  const auto kvm = check(agent_vm({"doctor", "--json"}).out, "kvm");
+  // No image in this home: nothing to try KVM with, so it cannot be called working.
+  EXPECT_EQ(kvm["level"], "warning");
+}
+
+}  // namespace
+}  // namespace agent_vm

@@ -1,0 +1,115 @@
+// Many commands at once (F12), and starts that are cut off in the middle (F14).
+#include <csignal>
+#include <map>
+
+#include "base/text.h"
+#include "vm/suites.h"
+
+namespace agent_vm::test {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using testing::AnyOf;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+class CrowdTest : public RunningVmTest {};
+
+TEST_F(CrowdTest, F12_SixtyFourCommandsAtOnce) {
+  const auto before = vm().footprint();
+  vm().close_ssh();
+  std::vector<std::pair<std::string, Background>> crowd;
+  crowd.reserve(64);
+  for (int i = 0; i < 64; ++i) {
+    // Mostly readers; one of each eight wants it to run, one of them wants it stopped.
+    const std::vector<std::vector<std::string>> kinds{{"list"},
+                                                      {"list", "--json"},
+                                                      {"config", vm().name()},
+                                                      {"start", vm().name()},
+                                                      {"list"},
+                                                      {"config", vm().name(), "--json"},
+                                                      {"stop", vm().name()},
+                                                      {"status", vm().name()}};
+    const auto& verb = kinds[static_cast<std::size_t>(i) % kinds.size()];
+    crowd.emplace_back(verb[0], Background(vm().agent_argv(verb, {"--timeout", "45"}), vm().root(),
+                                           vm().agent_options()));
+  }
+  std::map<std::string, std::map<int, int>> outcomes;
+  for (auto& [verb, command] : crowd) {
+    const Ran ran = command.wait(seconds(120));
+    EXPECT_FALSE(ran.timed_out) << verb << "\n" << ran.describe();
+    ++outcomes[verb][ran.code];
+    // 0 done; 3 not running; 4 not healthy (yet, or any more); 6 its turn did not come in time. A
+    // failure has to be one that another command explains.
+    if (verb == "list" || verb == "config") {
+      EXPECT_EQ(ran.code, 0) << verb << "\n" << ran.describe();
+    } else if (ran.code == 1) {
+      EXPECT_EQ(verb, "start") << ran.describe();
+      EXPECT_THAT(ran.error, AnyOf(HasSubstr("stopped"), HasSubstr("ended"), HasSubstr("SSH")))
+          << ran.describe();
+    } else {
+      EXPECT_THAT(ran.code, AnyOf(0, 3, 4, 6)) << verb << "\n" << ran.describe();
+    }
+  }
+  for (const auto& [verb, codes] : outcomes) {
+    for (const auto& [code, times] : codes)
+      std::printf("  %s: exit status %d, %d times\n", verb.c_str(), code, times);
+  }
+  // Whatever the order was, the outcome is one of two states, and whole.
+  const Ran status = vm().agent({"status", vm().name()});
+  EXPECT_THAT(status.code, AnyOf(0, 3)) << status.describe();
+  const Ran stop = vm().stop();
+  EXPECT_TRUE(stop.ok()) << stop.describe();
+  EXPECT_THAT(vm().leftovers(before), IsEmpty());
+}
+
+TEST_F(CrowdTest, F14_AStartThatIsCutOffLeavesNothing) {
+  ASSERT_TRUE(vm().stop().ok());
+  // Early, in the middle and late; the command, and the supervisor behind it.
+  int cut = 0;
+  for (const int after_ms : {30, 150, 600, 2500, 7000}) {
+    for (const bool the_supervisor : {false, true}) {
+      Background start(vm().agent_argv({"start", vm().name()}), vm().root(), vm().agent_options());
+      Footprint seen;
+      const auto until = Deadline::in(milliseconds(after_ms));
+      while (!until.expired()) {
+        if (const auto supervisor = vm().supervisor(); supervisor && is_running(*supervisor))
+          seen = Footprint::of(supervisor->pid);
+        const timespec pause{0, 5'000'000};
+        ::nanosleep(&pause, nullptr);
+      }
+      if (the_supervisor && !seen.processes.empty()) {
+        ::kill(seen.processes[0].pid, SIGKILL);
+        const Ran ran = start.wait(seconds(30));
+        EXPECT_FALSE(ran.timed_out);
+        EXPECT_NE(ran.code, 0) << ran.describe();
+      } else {
+        start.signal(SIGKILL);
+        start.wait();
+      }
+      if (!seen.processes.empty()) ++cut;
+      // stop tells the truth at once; then the supervisor of a command that died has cleaned up.
+      const Ran stop = vm().agent({"stop", vm().name()});
+      EXPECT_TRUE(stop.ok()) << stop.describe();
+      EXPECT_TRUE(eventually(seconds(10), [&] { return vm().leftovers(seen).empty(); }))
+          << after_ms << " ms: " << join(vm().leftovers(seen), "\n");
+    }
+  }
+  EXPECT_GE(cut, 4) << "the control: most of them were cut off while something ran";
+  EXPECT_TRUE(vm().start());
+}
+
+TEST_F(CrowdTest, M5_StartAndStopInARow) {
+  for (int cycle = 0; cycle < 3; ++cycle) {
+    ASSERT_TRUE(vm().ensure_running());
+    const auto before = vm().footprint();
+    EXPECT_TRUE(vm().agent({"status", vm().name()}).ok());
+    const Ran stop = vm().stop();
+    EXPECT_TRUE(stop.ok()) << stop.describe();
+    EXPECT_THAT(vm().leftovers(before), IsEmpty());
+  }
+}
+
+}  // namespace
+}  // namespace agent_vm::test

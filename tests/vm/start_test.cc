@@ -1,0 +1,196 @@
+// Starting: what --debug shows (M3), what --timeout bounds (M4), what stands in the way (F17, F3),
+// and what is not trusted (S27).
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "base/text.h"
+#include "os/files.h"
+#include "support/repository.h"
+#include "vm/suites.h"
+
+namespace agent_vm::test {
+namespace fs = std::filesystem;
+namespace {
+
+using std::chrono::seconds;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+
+constexpr int kFailed = 1;
+constexpr int kTimeout = 6;
+
+class StartTest : public VmTest {};
+
+TEST_F(StartTest, M4_AShortTimeoutEndsTheStart) {
+  TestVm vm("timeout");
+  ASSERT_TRUE(vm.create());
+  Background start(vm.agent_argv({"start", vm.name()}, {"--timeout", "1"}), vm.root(),
+                   vm.agent_options());
+  Footprint seen;
+  eventually(seconds(2), [&] {
+    const auto supervisor = vm.supervisor();
+    if (supervisor && is_running(*supervisor)) seen = Footprint::of(supervisor->pid);
+    // The last look before the end has them all: more than the supervisor and its init.
+    return seen.processes.size() > 4;
+  });
+  const Ran ran = start.wait();
+  EXPECT_EQ(ran.code, kTimeout) << ran.describe();
+  EXPECT_LT(ran.seconds, 3.0) << ran.describe();  // 1 s, and 2 s for everything around it
+  EXPECT_THAT(ran.error, HasSubstr("did not boot in time")) << ran.describe();
+  EXPECT_THAT(ran.error, HasSubstr("--timeout"));
+  EXPECT_THAT(seen.processes, Not(IsEmpty()));
+  // The supervisor outlives its answer by a moment.
+  EXPECT_TRUE(eventually(seconds(1), [&] { return vm.leftovers(seen).empty(); }))
+      << join(vm.leftovers(seen), "\n");
+  const Ran status = vm.agent({"status", vm.name()});
+  EXPECT_EQ(status.code, 3) << status.describe();
+}
+
+TEST_F(StartTest, M4_EveryVerbTakesATimeoutAndRefusesNonsense) {
+  TestVm vm("timeout-words");
+  ASSERT_TRUE(vm.create());
+  for (const auto* verb : {"start", "status", "stop", "list"}) {
+    for (const auto* timeout : {"0", "-1", "soon", "1e3"}) {
+      std::vector<std::string> argv{vm.agent_argv({}, {"--timeout", timeout, verb})};
+      const Ran ran = run_program(argv, vm.agent_options());
+      EXPECT_EQ(ran.code, 2) << verb << " " << timeout << "\n" << ran.describe();
+      EXPECT_THAT(ran.error, HasSubstr("--timeout"));
+    }
+  }
+}
+
+TEST_F(StartTest, F17_APortThatSomebodyTookIsNamed) {
+  TestVm vm("port");
+  ASSERT_TRUE(vm.create());
+  for (const std::uint16_t port : {vm.port(), vm.ssh_port()}) {
+    const auto taken = listen_on("127.0.0.1", port);
+    ASSERT_TRUE(taken);
+    const Ran ran = vm.agent({"start", vm.name()});
+    EXPECT_EQ(ran.code, kFailed) << ran.describe();
+    EXPECT_THAT(ran.error, HasSubstr(std::to_string(port)));
+    EXPECT_THAT(vm.agent({"status", vm.name()}).out, HasSubstr("VM Status: "));
+    EXPECT_FALSE(fs::exists(vm.directory() + "/run.json"));
+  }
+  // That nothing but the port was in the way is what every other test that starts a VM shows.
+}
+
+TEST_F(StartTest, F3_AReusedPidIsNotTheSupervisor) {
+  TestVm vm("pid");
+  ASSERT_TRUE(vm.create());
+  // A record of a supervisor that died, whose pid an innocent process has now.
+  Background innocent({"sleep", "1000"}, vm.root());
+  const auto identity = identify(innocent.pid());
+  ASSERT_TRUE(identity);
+  const nlohmann::json record = {{"schema", 1},
+                                 {"supervisor",
+                                  {{"pid", identity->pid},
+                                   {"start_time", identity->start_time - 1},
+                                   {"boot_id", identity->boot_id}}},
+                                 {"started_at", "2026-01-31T12:00:00Z"},
+                                 {"bind_address", "127.0.0.1"},
+                                 {"port", vm.port()},
+                                 {"ssh_port", vm.ssh_port()},
+                                 {"accel", "tcg"},
+                                 {"image_key", "any"}};
+  const std::string path = vm.directory() + "/run.json";
+  const auto plant = [&](const nlohmann::json& what) {
+    write_file(path, what.dump(2));
+    ASSERT_EQ(::chmod(path.c_str(), 0600), 0);
+  };
+
+  plant(record);
+  const Ran status = vm.agent({"status", vm.name()});
+  EXPECT_EQ(status.code, 3) << status.describe();
+  EXPECT_THAT(status.out, HasSubstr("supervisor was killed"));
+  for (const auto& verb :
+       {std::vector<std::string>{"stop", vm.name()}, {"stop", "--force", vm.name()}}) {
+    plant(record);
+    EXPECT_TRUE(vm.agent(verb).ok());
+    EXPECT_TRUE(is_running(*identity));
+    EXPECT_FALSE(fs::exists(path));
+  }
+
+  // The control: with the right start time that very process is taken for the supervisor.
+  auto exact = record;
+  exact["supervisor"]["start_time"] = identity->start_time;
+  plant(exact);
+  EXPECT_TRUE(vm.agent({"stop", "--force", vm.name()}).ok());
+  EXPECT_FALSE(is_running(*identity) && innocent.wait(seconds(5)).timed_out);
+  fs::remove(path);
+}
+
+// These share a VM; whichever runs first, the shared one is started without --debug.
+class RestartTest : public RunningVmTest {};
+
+TEST_F(RestartTest, S27_TheBackingFileInADisksHeaderIsNeverRead) {
+  ASSERT_TRUE(vm().stop().ok());
+  const std::string disk = vm().directory() + "/disk.qcow2";
+  const std::string canary = vm().root() + "/canary.raw";
+  const std::string secret = "the canary sings";
+  write_file(canary, secret);
+  fs::resize_file(canary, 1U << 20U);
+  ASSERT_TRUE(
+      run_program({"qemu-img", "rebase", "-u", "-f", "qcow2", "-b", canary, "-F", "raw", disk})
+          .ok());
+  // The control: whoever trusts the header reads the canary as this disk's backing file.
+  const Ran trusting = run_program({"qemu-img", "info", "--backing-chain", disk});
+  EXPECT_THAT(trusting.out, HasSubstr(canary)) << trusting.describe();
+
+  const Ran started = vm().agent({"start", vm().name()});
+  if (!started.ok()) {
+    EXPECT_THAT(started.error, HasSubstr("disk")) << started.describe();
+    abandon();
+    return;
+  }
+  // Ignored, then: the root file system still comes from the image, and the canary is nowhere.
+  const pid_t qemu = vm().child("qemu");
+  ASSERT_GT(qemu, 0);
+  int open_files = 0;
+  std::error_code error;
+  for (const auto& fd : fs::directory_iterator(fmt::format("/proc/{}/fd", qemu), error)) {
+    ++open_files;
+    EXPECT_THAT(fs::read_symlink(fd.path(), error).string(), Not(HasSubstr("canary")));
+  }
+  EXPECT_GT(open_files, 8);
+  EXPECT_EQ(vm().root_says("head -c 65536 /dev/vda | grep -c '" + secret + "' || true"), "0");
+}
+
+TEST_F(RestartTest, M3_DebugShowsArgumentsMonitorAndPhases) {
+  // The control: this run was started without the flag, and there is none of it.
+  EXPECT_THAT(vm().file("logs/supervisor.log"), Not(HasSubstr("qmp_capabilities")));
+  ASSERT_TRUE(vm().stop().ok());
+
+  const Ran ran =
+      run_program(vm().agent_argv({"start", vm().name()}, {"--debug"}), vm().agent_options());
+  ASSERT_TRUE(ran.ok()) << ran.describe();
+  const std::string log = vm().file("logs/supervisor.log");
+  EXPECT_THAT(log, HasSubstr("-nodefaults"));        // QEMU's arguments
+  EXPECT_THAT(log, HasSubstr("sandbox=namespace"));  // virtiofsd's
+  EXPECT_THAT(log, HasSubstr("--ssh-listener"));     // the relay's
+  EXPECT_THAT(log, HasSubstr("qmp_capabilities"));   // what the monitor is asked
+  EXPECT_THAT(log, HasSubstr("VSERPORT_CHANGE"));    // what it says
+  for (const auto* phase : {"ports", "gateway", "qemu", "guest agent", "identity", "mcp endpoint"})
+    EXPECT_THAT(log, HasSubstr(fmt::format("start: {} after", phase)));
+  EXPECT_THAT(ran.error, HasSubstr("ssh")) << "the command's own programs are shown, too";
+  EXPECT_THAT(log, Not(HasSubstr(vm().token()))) << "S21: not even here";
+}
+
+TEST_F(RestartTest, M1_AServiceThatCannotStartFailsTheStart) {
+  vm().root_says("mv /usr/lib/agent-vm/agent-mcp /usr/lib/agent-vm/agent-mcp.away; sync");
+  const auto before = vm().footprint();
+  ASSERT_TRUE(vm().stop().ok());
+  const Ran ran = vm().agent({"start", vm().name()});
+  EXPECT_EQ(ran.code, kFailed) << ran.describe();
+  EXPECT_THAT(ran.error, HasSubstr("agent-mcp")) << ran.describe();
+  EXPECT_THAT(ran.out, Not(HasSubstr("Running"))) << ran.describe();
+  EXPECT_TRUE(eventually(seconds(1), [&] { return vm().leftovers(before).empty(); }))
+      << join(vm().leftovers(before), "\n");
+  abandon();
+}
+
+}  // namespace
+}  // namespace agent_vm::test
