@@ -168,9 +168,13 @@ int run_cli(const std::vector<std::string>& arguments, const std::string& versio
 
   CLI::App app("Runs AI coding agents in virtual machines of their own.", "agent-vm");
   app.set_version_flag("--version", "agent-vm " + version);
-  app.add_option("--state-dir", context.state_dir, "where VMs are kept")->type_name("DIR");
+  // The last one counts, so that an alias or a script may name one and its user another.
+  app.add_option("--state-dir", context.state_dir, "where VMs are kept")
+      ->type_name("DIR")
+      ->take_last();
   app.add_option("--timeout", context.timeout_text, "bound for everything that waits")
-      ->type_name("SECONDS");
+      ->type_name("SECONDS")
+      ->take_last();
   app.add_flag("-v,--verbose", context.verbose, "show what is being done");
   app.add_flag("-d,--debug", context.debug, "show everything, such as each program that is run");
   app.require_subcommand(0, 1);

@@ -50,7 +50,6 @@ Result<SocketPair> make_pair(int type = SOCK_STREAM) {
 
 Error boot_timeout(std::vector<std::string> console) {
   return Error(ErrorKind::kTimeout, "the guest did not boot in time: its agent never answered")
-      .with_hint("give it longer with: agent-vm --timeout SECONDS start")
       .with_evidence(std::move(console));
 }
 
@@ -356,6 +355,8 @@ Task<Result<json>> Supervisor::start(Deadline deadline, Progress progress) {
   Error error = ended_.is_set() ? why_ended() : done.error();
   if (error.evidence().empty() && console_)
     error = std::move(error).with_evidence(console_->tail(kEvidenceLines));
+  if (error.kind() == ErrorKind::kTimeout && error.hint().empty())
+    error = std::move(error).with_hint("give it longer with: agent-vm --timeout SECONDS start");
   end_with({true, error.message(), error.evidence()});
   co_await tear_down();
   co_return tl::unexpected(std::move(error));

@@ -49,6 +49,16 @@ TEST_F(FrameTest, GlobalOptionsStandBeforeAndBehindTheVerb) {
   }
 }
 
+TEST_F(FrameTest, TheLastOfTwoGlobalOptionsCounts) {
+  ASSERT_EQ(agent_vm({"create"}).code, 0);
+  const Outcome last = plain({"--state-dir", root() + "/other", "--timeout", "0", "list",
+                              "--timeout", "5", "--state-dir", state()},
+                             "/");
+  EXPECT_EQ(last.code, 0) << last.error;
+  EXPECT_THAT(last.out, HasSubstr("repo-main"));
+  EXPECT_EQ(agent_vm({"--timeout", "5", "list", "--timeout", "0"}).code, 2) << "the control";
+}
+
 TEST_F(FrameTest, DebugShowsEachProgramAndOnlyDebugDoes) {
   EXPECT_THAT(agent_vm({"--debug", "create"}).error, HasSubstr("spawn: git "));
   EXPECT_EQ(agent_vm({"create", "--branch", "b"}).error, "");

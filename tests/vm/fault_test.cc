@@ -68,7 +68,7 @@ TEST_F(FaultTest, F4_KillingQemuIsACrashWithAReason) {
 TEST_F(FaultTest, F4_ACrashShowsTheConsolesTail) {
   const auto before = vm().footprint();
   vm().root_says("echo the-last-words > /dev/ttyS0");
-  EXPECT_TRUE(eventually(seconds(5), [&] {
+  EXPECT_TRUE(eventually(seconds(30), [&] {
     return vm().file("logs/console.log").find("the-last-words") != std::string::npos;
   }));
   ::kill(vm().child("qemu"), SIGSEGV);
@@ -112,7 +112,7 @@ TEST_F(FaultTest, F7_TheRelayIsReplaced) {
   ASSERT_GT(relay, 0);
   vm().close_ssh();
   ::kill(relay, SIGKILL);
-  EXPECT_TRUE(eventually(seconds(5), [&] {
+  EXPECT_TRUE(eventually(seconds(30), [&] {
     const pid_t other = vm().child("relay");
     return other != 0 && other != relay;
   }));

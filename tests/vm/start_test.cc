@@ -3,8 +3,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <filesystem>
-#include <fstream>
 
 #include "base/text.h"
 #include "os/files.h"
@@ -16,6 +16,7 @@ namespace fs = std::filesystem;
 namespace {
 
 using std::chrono::seconds;
+using testing::AnyOf;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Not;
@@ -32,6 +33,8 @@ TEST_F(StartTest, M4_AShortTimeoutEndsTheStart) {
                    vm.agent_options());
   Footprint seen;
   eventually(seconds(2), [&] {
+    // However fast this machine is: a QEMU that does not run gets no guest up.
+    if (const pid_t qemu = vm.child("qemu"); qemu > 0) ::kill(qemu, SIGSTOP);
     const auto supervisor = vm.supervisor();
     if (supervisor && is_running(*supervisor)) seen = Footprint::of(supervisor->pid);
     // The last look before the end has them all: more than the supervisor and its init.
@@ -40,11 +43,12 @@ TEST_F(StartTest, M4_AShortTimeoutEndsTheStart) {
   const Ran ran = start.wait();
   EXPECT_EQ(ran.code, kTimeout) << ran.describe();
   EXPECT_LT(ran.seconds, 3.0) << ran.describe();  // 1 s, and 2 s for everything around it
-  EXPECT_THAT(ran.error, HasSubstr("did not boot in time")) << ran.describe();
+  EXPECT_THAT(ran.error, AnyOf(HasSubstr("did not boot in time"), HasSubstr("did not answer")))
+      << ran.describe();
   EXPECT_THAT(ran.error, HasSubstr("--timeout"));
   EXPECT_THAT(seen.processes, Not(IsEmpty()));
   // The supervisor outlives its answer by a moment.
-  EXPECT_TRUE(eventually(seconds(1), [&] { return vm.leftovers(seen).empty(); }))
+  EXPECT_TRUE(eventually(seconds(10), [&] { return vm.leftovers(seen).empty(); }))
       << join(vm.leftovers(seen), "\n");
   const Ran status = vm.agent({"status", vm.name()});
   EXPECT_EQ(status.code, 3) << status.describe();
@@ -149,13 +153,14 @@ TEST_F(RestartTest, S27_TheBackingFileInADisksHeaderIsNeverRead) {
   // Ignored, then: the root file system still comes from the image, and the canary is nowhere.
   const pid_t qemu = vm().child("qemu");
   ASSERT_GT(qemu, 0);
-  int open_files = 0;
-  std::error_code error;
-  for (const auto& fd : fs::directory_iterator(fmt::format("/proc/{}/fd", qemu), error)) {
-    ++open_files;
-    EXPECT_THAT(fs::read_symlink(fd.path(), error).string(), Not(HasSubstr("canary")));
-  }
-  EXPECT_GT(open_files, 8);
+  // That directory is QEMU's, whose id is neither root's nor the tester's: the root of the VM's
+  // user namespace may look into it.
+  const Ran open_files =
+      run_program({"nsenter", "-U", "-t", std::to_string(vm().supervisor()->pid), "find",
+                   fmt::format("/proc/{}/fd", qemu), "-type", "l", "-printf", "%l\\n"});
+  EXPECT_TRUE(open_files.ok()) << open_files.describe();
+  EXPECT_THAT(open_files.out, HasSubstr(disk)) << "the control: open files are seen";
+  EXPECT_THAT(open_files.out, Not(HasSubstr("canary")));
   EXPECT_EQ(vm().root_says("head -c 65536 /dev/vda | grep -c '" + secret + "' || true"), "0");
 }
 
@@ -187,7 +192,7 @@ TEST_F(RestartTest, M1_AServiceThatCannotStartFailsTheStart) {
   EXPECT_EQ(ran.code, kFailed) << ran.describe();
   EXPECT_THAT(ran.error, HasSubstr("agent-mcp")) << ran.describe();
   EXPECT_THAT(ran.out, Not(HasSubstr("Running"))) << ran.describe();
-  EXPECT_TRUE(eventually(seconds(1), [&] { return vm().leftovers(before).empty(); }))
+  EXPECT_TRUE(eventually(seconds(10), [&] { return vm().leftovers(before).empty(); }))
       << join(vm().leftovers(before), "\n");
   abandon();
 }
