@@ -2,15 +2,13 @@
 
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #include <array>
 #include <cerrno>
-#include <cstring>
 
 #include "base/log.h"
 #include "control/protocol.h"
-#include "os/files.h"
+#include "os/socket_address.h"
 #include "qmp/json_stream.h"
 
 namespace agent_vm {
@@ -20,11 +18,8 @@ using nlohmann::json;
 Result<ControlClient> ControlClient::connect(int vm_directory) {
   Fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!socket) return fail_errno(errno, "cannot make a socket");
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  const std::string path = proc_fd_path(vm_directory, kControlSocket);
-  std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
-  if (::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
+  const SocketAddress address = unix_address(vm_directory, kControlSocket);
+  if (::connect(socket.get(), address.raw(), address.size) != 0) {
     const int error = errno;
     if (error == ENOENT || error == ECONNREFUSED) {
       return fail(ErrorKind::kNotRunning, "the VM's supervisor does not listen");

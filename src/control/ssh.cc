@@ -1,7 +1,5 @@
 #include "control/ssh.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -14,6 +12,7 @@
 #include "base/fd.h"
 #include "base/text.h"
 #include "os/run.h"
+#include "os/socket_address.h"
 
 namespace agent_vm {
 namespace {
@@ -30,23 +29,9 @@ Status check_key_file(const SshTarget& target) {
 }
 
 Result<Fd> connect_to(const SshTarget& target) {
-  sockaddr_storage storage{};
-  socklen_t size = 0;
-  auto* v4 = reinterpret_cast<sockaddr_in*>(&storage);
-  auto* v6 = reinterpret_cast<sockaddr_in6*>(&storage);
-  if (::inet_pton(AF_INET, target.address.c_str(), &v4->sin_addr) == 1) {
-    v4->sin_family = AF_INET;
-    v4->sin_port = htons(target.port);
-    size = sizeof *v4;
-  } else if (::inet_pton(AF_INET6, target.address.c_str(), &v6->sin6_addr) == 1) {
-    v6->sin6_family = AF_INET6;
-    v6->sin6_port = htons(target.port);
-    size = sizeof *v6;
-  } else {
-    return fail("'{}' is not a numeric address", target.address);
-  }
-  Fd fd(::socket(storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!fd || ::connect(fd.get(), reinterpret_cast<sockaddr*>(&storage), size) != 0) {
+  const SocketAddress socket = TRY(tcp_address(target.address, target.port));
+  Fd fd(::socket(socket.family(), SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!fd || ::connect(fd.get(), socket.raw(), socket.size) != 0) {
     return fail_errno(errno, "nothing listens on {} port {}", target.address, target.port);
   }
   return fd;

@@ -2,18 +2,16 @@
 
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <cerrno>
-#include <cstring>
 
 #include "base/log.h"
 #include "base/text.h"
 #include "control/protocol.h"
-#include "os/files.h"
+#include "os/socket_address.h"
 #include "qmp/json_stream.h"
 
 namespace agent_vm {
@@ -32,12 +30,9 @@ Result<std::unique_ptr<ControlServer>> ControlServer::listen(asio::io_context& i
   if (!listener) return fail_errno(errno, "cannot make a socket");
   // Left by a supervisor that was killed; the caller knows that none runs.
   static_cast<void>(::unlinkat(vm_directory, kControlSocket, 0));
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  const std::string path = proc_fd_path(vm_directory, kControlSocket);
-  std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
+  const SocketAddress address = unix_address(vm_directory, kControlSocket);
   const mode_t old_mask = ::umask(0177);
-  const int bound = ::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), sizeof address);
+  const int bound = ::bind(listener.get(), address.raw(), address.size);
   const int error = errno;
   ::umask(old_mask);
   if (bound != 0 || ::listen(listener.get(), 64) != 0)

@@ -13,6 +13,7 @@
 #include <map>
 
 #include "base/text.h"
+#include "os/socket_address.h"
 
 namespace agent_vm::test {
 namespace fs = std::filesystem;
@@ -39,39 +40,17 @@ std::vector<std::string> lines_with(const std::string& path, const std::string& 
   return found;
 }
 
-struct SocketAddress {
-  sockaddr_storage storage{};
-  socklen_t size = 0;
-};
-
-std::optional<SocketAddress> parse_address(const std::string& text, std::uint16_t port) {
-  SocketAddress address;
-  auto* v4 = reinterpret_cast<sockaddr_in*>(&address.storage);
-  auto* v6 = reinterpret_cast<sockaddr_in6*>(&address.storage);
-  if (::inet_pton(AF_INET, text.c_str(), &v4->sin_addr) == 1) {
-    v4->sin_family = AF_INET;
-    v4->sin_port = htons(port);
-    address.size = sizeof *v4;
-  } else if (::inet_pton(AF_INET6, text.c_str(), &v6->sin6_addr) == 1) {
-    v6->sin6_family = AF_INET6;
-    v6->sin6_port = htons(port);
-    address.size = sizeof *v6;
-  } else {
-    return std::nullopt;
-  }
-  return address;
-}
-
 std::optional<Listener> bound(const std::string& text, std::uint16_t port, int type) {
-  auto address = parse_address(text, port);
+  auto address = tcp_address(text, port);
   if (!address) return std::nullopt;
   Listener listener;
-  listener.fd = Fd(::socket(address->storage.ss_family, type | SOCK_CLOEXEC, 0));
-  auto* name = reinterpret_cast<sockaddr*>(&address->storage);
-  if (!listener.fd || ::bind(listener.fd.get(), name, address->size) != 0) return std::nullopt;
+  listener.fd = Fd(::socket(address->family(), type | SOCK_CLOEXEC, 0));
+  if (!listener.fd || ::bind(listener.fd.get(), address->raw(), address->size) != 0)
+    return std::nullopt;
   if (type == SOCK_STREAM && ::listen(listener.fd.get(), 64) != 0) return std::nullopt;
-  ::getsockname(listener.fd.get(), name, &address->size);
-  listener.port = ntohs(reinterpret_cast<sockaddr_in*>(name)->sin_port);  // v6: the same place
+  ::getsockname(listener.fd.get(), address->raw(), &address->size);
+  listener.port =
+      ntohs(reinterpret_cast<sockaddr_in*>(address->raw())->sin_port);  // v6: the same place
   return listener;
 }
 
@@ -208,10 +187,10 @@ std::optional<Listener> receive_on(const std::string& address) {
 }
 
 bool can_connect(const std::string& address, std::uint16_t port) {
-  auto target = parse_address(address, port);
+  const auto target = tcp_address(address, port);
   if (!target) return false;
-  const Fd fd(::socket(target->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  return ::connect(fd.get(), reinterpret_cast<sockaddr*>(&target->storage), target->size) == 0;
+  const Fd fd(::socket(target->family(), SOCK_STREAM | SOCK_CLOEXEC, 0));
+  return ::connect(fd.get(), target->raw(), target->size) == 0;
 }
 
 std::uint16_t free_port() {
