@@ -4,6 +4,7 @@
 #include "cli/exit_code.h"
 #include "control/http_probe.h"
 #include "launch/lifecycle.h"
+#include "launch/shared_ssh_check.h"
 #include "os/files.h"
 
 namespace agent_vm {
@@ -62,7 +63,7 @@ Result<Findings> look(const VmDirectory& vm, const VmConfig& config,
   found.endpoint =
       http_get(config.bind_address, config.port, fmt::format("127.0.0.1:{}", config.port),
                "/health", token, deadline.sooner(kProbePatience));
-  found.ssh = ssh ? *ssh : check_ssh(ssh_target(vm, config), deadline.sooner(kProbePatience));
+  found.ssh = ssh ? *ssh : shared_ssh_check(vm, config, deadline.sooner(kProbePatience));
   return found;
 }
 

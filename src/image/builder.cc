@@ -286,8 +286,9 @@ Result<BuildResult> build_image(const ImageStore& store, const Recipe& recipe,
   if (options.lock) {
     TRY(check_lock(recipe, *options.lock));
   } else if (!options.update) {
-    auto existing = TRY(store.find_image(recipe.hash));
-    if (existing) return BuildResult{std::move(*existing), true};
+    auto existing = store.find_image(recipe.hash);
+    if (!existing) log::warn("{}: it is built again", existing.error().message());
+    if (existing && *existing) return BuildResult{std::move(**existing), true};
   }
   TRY(check_bootstrap());
   Build build(recipe, options, progress);

@@ -155,12 +155,15 @@ Result<std::vector<ImageStore::Entry>> ImageStore::list() const {
 
 Result<std::optional<Image>> ImageStore::find_image(const std::string& recipe_hash) const {
   const std::vector<Entry> entries = TRY(list());
+  std::optional<Error> damage;  // of the newest
   for (const auto& entry : entries) {
     if (!entry.manifest || entry.manifest->recipe_hash != recipe_hash) continue;
     auto image = open_image(entry.key);
     if (image) return std::optional(std::move(*image));
     log::warn("{}", image.error().message());
+    if (!damage) damage = image.error();
   }
+  if (damage) return tl::unexpected(std::move(*damage));
   return std::nullopt;
 }
 

@@ -42,7 +42,8 @@ class ImageStore {
   // says. A hash that was right is remembered with the file's size, times and inode, so that only
   // the first opening after a change reads a gigabyte. kNotFound when there is no such image.
   Result<Image> open_image(const std::string& key) const;
-  // The newest whole image of a recipe.
+  // The newest whole image of a recipe; nothing when there is none. When there are only damaged
+  // ones, the newest one's damage is the error.
   Result<std::optional<Image>> find_image(const std::string& recipe_hash) const;
 
   struct Entry {

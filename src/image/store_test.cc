@@ -159,6 +159,10 @@ TEST_F(StoreTest, FindsTheNewestWholeImageOfARecipe) {
   EXPECT_FALSE(store_->find_image("another").value());
   flip(kOtherKey, "root.img");
   EXPECT_EQ(store_->find_image("recipe").value()->key, kKey);
+  flip(kKey, "vmlinuz");
+  const auto damaged = store_->find_image("recipe");
+  ASSERT_FALSE(damaged);
+  EXPECT_THAT(damaged.error().message(), HasSubstr("root.img"));
 }
 
 TEST_F(StoreTest, PruneKeepsWhatIsInUse) {

@@ -29,11 +29,14 @@ Result<ChosenImage> choose_image(const VmConfig& config, const std::optional<Dis
   const std::string& vm_name = config.name;
   const ImageStore store = TRY(ImageStore::of_user());
   const Recipe recipe = TRY(load_recipe(TRY(RecipeSource::of_this_program()), choice));
-  const auto newest = TRY(store.find_image(recipe.hash));
+  const auto found = store.find_image(recipe.hash);
+  const std::optional<Image> newest = found ? *found : std::nullopt;
   if (!disk) {
     if (newest) return ChosenImage{*newest, false};
-    auto error = fail(ErrorKind::kNotFound, "there is no image for VM '{}'", vm_name);
-    return tl::unexpected(std::move(error).value().with_hint(build_command(choice)));
+    Error error =
+        found ? Error(ErrorKind::kNotFound, fmt::format("there is no image for VM '{}'", vm_name))
+              : found.error();
+    return tl::unexpected(std::move(error).with_hint(build_command(choice)));
   }
   if (newest && newest->key == disk->image_key) return ChosenImage{*newest, false};
   auto own = store.open_image(disk->image_key);

@@ -15,6 +15,7 @@
 #include "control/client.h"
 #include "control/protocol.h"
 #include "launch/install_layout.h"
+#include "launch/shared_ssh_check.h"
 #include "os/files.h"
 #include "os/process_identity.h"
 #include "os/spawn.h"
@@ -209,7 +210,7 @@ Result<StartOutcome> start_vm(const std::string& state_path, const VmDirectory& 
     const RunState state = TRY(query_run_state(vm, milliseconds(100)));
     if (state.kind == RunState::Kind::kRunning || state.kind == RunState::Kind::kPaused) {
       outcome.already_running = true;
-      outcome.ssh = check_ssh(ssh_target(vm, config), deadline);
+      outcome.ssh = shared_ssh_check(vm, config, deadline);
       return outcome;
     }
     // We hold the lock, so this run belongs to a command that died; its supervisor is cleaning up.

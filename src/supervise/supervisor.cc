@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <array>
@@ -34,6 +35,8 @@ constexpr std::size_t kEvidenceLines = 15;
 constexpr std::size_t kPanicLines = 100;
 constexpr seconds kQmpPatience{10};
 constexpr int kMostRelayRestarts = 5;
+// What a VM that was paused by a full file system wants to find there before it goes on.
+constexpr std::uint64_t kRoom = 64U << 20U;
 
 struct SocketPair {
   Fd ours;
@@ -255,6 +258,23 @@ void Supervisor::on_qmp_event(const std::string& name, const json& data) {
   } else if (name == "BLOCK_IO_ERROR") {
     paused_why_ = fmt::format("the disk cannot be written: {}", text("reason"));
     log::warn("{}", paused_why_);
+    if (data.value("nospace", json()) == true && !std::exchange(waits_for_room_, true))
+      start_detached(io_, go_on_when_there_is_room());
+  }
+}
+
+Task<void> Supervisor::go_on_when_there_is_room() {
+  // The kernel tells nobody that a file system has room again.
+  while (!co_await ended_.wait(Deadline::in(seconds(1)))) {
+    struct statvfs disk {};
+    if (::fstatvfs(disk_.get(), &disk) != 0 || disk.f_bavail * disk.f_frsize < kRoom) continue;
+    log::info("there is room for the disk again: the VM goes on");
+    waits_for_room_ = false;  // should it be full at once again
+    json nothing = json::object();
+    const auto done =
+        co_await qmp_->execute("cont", std::move(nothing), Deadline::in(kQmpPatience));
+    if (!done) log::warn("the VM does not go on: {}", done.error().message());
+    co_return;
   }
 }
 

@@ -79,6 +79,7 @@ class Supervisor {
   void record_end();
   void phase(const char* name);
   Error why_ended() const;
+  Task<void> go_on_when_there_is_room();
   Task<void> follow_activity(Fd socket);
   Task<void> follow_console(Fd socket);
   Task<nlohmann::json> guest_status(Deadline deadline);
@@ -91,6 +92,7 @@ class Supervisor {
   State state_ = State::kStarting;
   bool paused_ = false;
   std::string paused_why_;
+  bool waits_for_room_ = false;
   std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
   std::chrono::steady_clock::time_point last_activity_ = started_;
   unsigned connections_ = 0;

@@ -1,6 +1,7 @@
 // Many commands at once (F12), and starts that are cut off in the middle (F14).
 #include <csignal>
 #include <map>
+#include <set>
 
 #include "base/text.h"
 #include "vm/suites.h"
@@ -78,6 +79,26 @@ TEST_F(CrowdTest, F12_SixtyFourCommandsAtOnce) {
   const Ran stop = vm().stop();
   EXPECT_TRUE(stop.ok()) << stop.describe();
   EXPECT_THAT(vm().leftovers(before), IsEmpty());
+}
+
+TEST_F(CrowdTest, F12_SixtyFourStatusesAtOnceAllSeeAHealthyVm) {
+  vm().close_ssh();
+  std::vector<Background> crowd;
+  crowd.reserve(64);
+  for (int i = 0; i < 64; ++i) {
+    crowd.emplace_back(vm().agent_argv({"status", vm().name(), "--json"}), vm().root(),
+                       vm().agent_options());
+  }
+  std::set<std::string> logins;
+  for (auto& command : crowd) {
+    const Ran ran = command.wait(seconds(120));
+    EXPECT_EQ(ran.code, 0) << ran.describe();
+    const auto status = nlohmann::json::parse(ran.out, nullptr, false);
+    if (status.is_object()) logins.insert(status["ssh"]["milliseconds"].dump());
+  }
+  // The control: they did come at once. One after the other, each has a login of its own.
+  EXPECT_LT(logins.size(), 32U);
+  EXPECT_NE(vm().status()["ssh"]["milliseconds"], vm().status()["ssh"]["milliseconds"]);
 }
 
 TEST_F(CrowdTest, F14_AStartThatIsCutOffLeavesNothing) {

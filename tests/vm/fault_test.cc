@@ -87,6 +87,15 @@ TEST_F(FaultTest, F5_AGuestThatPowersOffHasStopped) {
   EXPECT_THAT(status.value("reason", ""), HasSubstr("powered off"));
 }
 
+TEST_F(FaultTest, F5_AGuestThatRebootsHasStopped) {
+  const auto before = vm().footprint();
+  vm().guest_root("systemctl reboot");
+  expect_gone(before, seconds(60));
+  EXPECT_THAT(vm().leftovers(before), IsEmpty());
+  const auto status = expect_status("Stopped");
+  EXPECT_THAT(status.value("reason", ""), HasSubstr("asked for a reboot; start it again"));
+}
+
 TEST_F(FaultTest, F5_AGuestThatPanicsHasCrashed) {
   const auto before = vm().footprint();
   vm().guest_root("sync; echo c > /proc/sysrq-trigger", seconds(20));

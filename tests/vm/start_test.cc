@@ -1,10 +1,11 @@
 // Starting: what --debug shows (M3), what --timeout bounds (M4), what stands in the way (F17, F3),
-// and what is not trusted (S27).
+// what is not trusted (S27), and what is not promised without KVM (S1).
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <csignal>
 #include <filesystem>
+#include <fstream>
 
 #include "base/text.h"
 #include "os/files.h"
@@ -16,6 +17,7 @@ namespace fs = std::filesystem;
 namespace {
 
 using std::chrono::seconds;
+using testing::AllOf;
 using testing::AnyOf;
 using testing::HasSubstr;
 using testing::IsEmpty;
@@ -23,6 +25,7 @@ using testing::Not;
 
 constexpr int kFailed = 1;
 constexpr int kTimeout = 6;
+constexpr int kMissing = 7;
 
 class StartTest : public VmTest {};
 
@@ -125,6 +128,73 @@ TEST_F(StartTest, F3_AReusedPidIsNotTheSupervisor) {
   EXPECT_TRUE(vm.agent({"stop", "--force", vm.name()}).ok());
   EXPECT_FALSE(is_running(*identity) && innocent.wait(seconds(5)).timed_out);
   fs::remove(path);
+}
+
+// Turns over one bit in the middle of a file.
+void flip(const std::string& path) {
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  const auto middle = static_cast<std::streamoff>(fs::file_size(path) / 2);
+  char byte = 0;
+  file.seekg(middle).get(byte);
+  file.seekp(middle).put(static_cast<char>(byte ^ 1));
+  file.close();
+  ASSERT_TRUE(file) << path;
+}
+
+TEST_F(StartTest, S27_AFlippedBitInTheImageIsRefused) {
+  TestVm vm("flipped");
+  ASSERT_TRUE(vm.create());
+  for (const std::string file : {"root.img", "vmlinuz", "initrd.img"}) {
+    const std::string path = image_cache().directory + "/" + file;
+    flip(path);
+    const Ran refused = vm.agent({"start", vm.name()});
+    flip(path);
+    EXPECT_EQ(refused.code, kFailed) << refused.describe();
+    EXPECT_THAT(refused.error, AllOf(HasSubstr("is damaged: " + file + " is not what was built"),
+                                     HasSubstr("agent-vm image build")));
+    EXPECT_FALSE(fs::exists(vm.directory() + "/run.json"));
+    EXPECT_FALSE(fs::exists(vm.directory() + "/disk.qcow2"));
+  }
+  // The control: that one bit was all.
+  const Ran planned = vm.agent({"start", vm.name(), "--dry-run"});
+  EXPECT_TRUE(planned.ok()) << planned.describe();
+}
+
+// agent-vm where KVM does not work: here as it is, or with /dev/null in its place, which only root
+// can put there. Empty: neither.
+std::vector<std::string> without_kvm(const TestVm& vm, const std::vector<std::string>& arguments) {
+  auto argv = vm.agent_argv(arguments);
+  const Ran doctor = vm.agent({"doctor", "--json"});
+  const auto report = nlohmann::json::parse(doctor.out, nullptr, false);
+  for (const auto& check : report["checks"]) {
+    if (check["id"] == "kvm" && check["level"] != "ok") return argv;
+  }
+  if (::geteuid() != 0) return {};
+  argv.insert(argv.begin(), {"unshare", "--mount", "sh", "-euc",
+                             "mount --bind /dev/null /dev/kvm; exec \"$@\"", "sh"});
+  return argv;
+}
+
+TEST_F(StartTest, S1_WithoutKvmItIsRefusedOrNamed) {
+  TestVm vm("kvm", {.create_arguments = {"--accel", "kvm"}});
+  ASSERT_TRUE(vm.create());
+  const auto start = without_kvm(vm, {"start", vm.name()});
+  if (start.empty()) GTEST_SKIP() << "KVM works, and only root can hide it";
+  const Ran refused = run_program(start, vm.agent_options());
+  EXPECT_EQ(refused.code, kMissing) << refused.describe();
+  EXPECT_THAT(refused.error, AllOf(HasSubstr("this VM wants KVM, and KVM does not work here: "),
+                                   HasSubstr("agent-vm update --accel auto")));
+  EXPECT_FALSE(fs::exists(vm.directory() + "/run.json"));
+  EXPECT_FALSE(fs::exists(vm.directory() + "/disk.qcow2"));
+  // The control: the accelerator was the reason. What runs instead says what it is.
+  ASSERT_TRUE(vm.agent({"update", vm.name(), "--accel", "auto"}).ok());
+  const Ran started = run_program(start, vm.agent_options());
+  ASSERT_TRUE(started.ok()) << started.describe();
+  EXPECT_THAT(started.error, HasSubstr("KVM does not work here ("));
+  EXPECT_THAT(started.error, HasSubstr("not isolated by hardware"));
+  const Ran status = vm.agent({"status", vm.name()});
+  EXPECT_THAT(status.out, HasSubstr("Isolation: software emulation, NOT isolated by hardware\n"));
+  EXPECT_EQ(vm.status()["hardware_isolation"], false);
 }
 
 // These share a VM; whichever runs first, the shared one is started without --debug.
