@@ -168,6 +168,19 @@ TEST(Run, S26_TheEnvironmentIsAnAllowlist) {
   EXPECT_THAT(output->out, HasSubstr("ADDED=1"));
 }
 
+TEST(Spawn, AnErrorOfTheChildsKeepsItsKindAndWhatMendsIt) {
+  SpawnSpec spec;
+  spec.argv = {"true"};
+  spec.in_child = []() -> Status {
+    return tl::unexpected(Error(ErrorKind::kMissing, "two\nlines").with_hint("mend it"));
+  };
+  const auto child = spawn(spec);
+  ASSERT_FALSE(child);
+  EXPECT_EQ(child.error().kind(), ErrorKind::kMissing);
+  EXPECT_EQ(child.error().message(), "two\nlines");
+  EXPECT_EQ(child.error().hint(), "mend it");
+}
+
 TEST(Run, OnlyListedDescriptorsReachTheChild) {
   const Fd extra(::open("/dev/null", O_RDONLY));  // deliberately without O_CLOEXEC
   const auto output = run({.argv = {"sh", "-c", "ls /proc/self/fd | wc -l"}});

@@ -107,7 +107,12 @@ std::string find_program(const std::string& name) {
 }
 
 void report_failure(int channel, const Error& error) {
-  const std::string report = fmt::format("{}\n{}", to_string(error.kind()), error.message());
+  // What is between zeros has none itself.
+  std::string report(to_string(error.kind()));
+  for (const auto& part : {error.message(), error.hint()}) {
+    report += '\0';
+    report += part;
+  }
   static_cast<void>(::send(channel, report.data(), report.size(), MSG_NOSIGNAL));
 }
 
@@ -159,9 +164,9 @@ std::string receive(int channel) {
 }
 
 Error reported_error(std::string_view report) {
-  const auto newline = report.find('\n');
-  return {error_kind_from_string(report.substr(0, newline)),
-          std::string(report.substr(newline + 1))};
+  auto parts = split(report, '\0');
+  parts.resize(3);
+  return Error(error_kind_from_string(parts[0]), parts[1]).with_hint(parts[2]);
 }
 
 }  // namespace

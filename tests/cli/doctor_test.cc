@@ -1,4 +1,8 @@
+#include <unistd.h>
+
 #include <nlohmann/json.hpp>
+
+#include "base/text.h"
 
 #include "harness.h"
 
@@ -68,6 +72,18 @@ TEST_F(DoctorTest, ATunDeviceThatIsNotThereIsMissing) {
   const auto hidden = check(doctor_after("mount -t tmpfs none /dev/net"), "tun");
   EXPECT_EQ(hidden["level"], "missing");
   EXPECT_EQ(hidden["mend"], "sudo modprobe tun");
+}
+
+TEST_F(DoctorTest, M16_AUserWithoutSubordinateIdsIsToldHowToGetThem) {
+  if (is_root()) GTEST_SKIP() << "root needs none";
+  if (::system("unshare -rm true 2>/dev/null") != 0) GTEST_SKIP() << "needs user namespaces";
+  const auto ids = fmt::format("unshare --map-user={} --map-group={} ", ::getuid(), ::getgid());
+  const std::string doctor = std::string(AGENT_VM_BINARY) + " doctor --json || true";
+  const auto lacking = check(shell("unshare -rm sh -euc 'mount --bind /dev/null /etc/subuid; " +
+                                   ids + "sh -c \"" + doctor + "\"'"),
+                             "subordinate-ids");
+  EXPECT_EQ(lacking["level"], "missing");
+  EXPECT_THAT(lacking["mend"].get<std::string>(), HasSubstr("usermod --add-subuids"));
 }
 
 TEST_F(DoctorTest, S1_AKvmThatOpensProvesNothing) {

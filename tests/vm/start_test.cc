@@ -24,6 +24,7 @@ using testing::IsEmpty;
 using testing::Not;
 
 constexpr int kFailed = 1;
+constexpr int kNotFound = 5;
 constexpr int kTimeout = 6;
 constexpr int kMissing = 7;
 
@@ -158,6 +159,58 @@ TEST_F(StartTest, S27_AFlippedBitInTheImageIsRefused) {
   // The control: that one bit was all.
   const Ran planned = vm.agent({"start", vm.name(), "--dry-run"});
   EXPECT_TRUE(planned.ok()) << planned.describe();
+}
+
+// A command behind a mount of its own. An ordinary user is root of a namespace for the mount, and
+// itself again in another one, in which there are no subordinate ids to be had.
+std::vector<std::string> behind(const std::string& mount, const std::vector<std::string>& argv) {
+  std::vector<std::string> all{"unshare", "--mount", "sh", "-euc", mount + "; exec \"$@\"", "sh"};
+  if (::geteuid() != 0) {
+    const auto self = fmt::format("unshare --map-user={} --map-group={}", ::getuid(), ::getgid());
+    all = {
+        "unshare", "--map-root-user", "--mount", "sh", "-euc", mount + "; exec " + self + " \"$@\"",
+        "sh"};
+  }
+  all.insert(all.end(), argv.begin(), argv.end());
+  return all;
+}
+
+TEST_F(StartTest, M2_WhatTheMachineLacksIsNamedWithWhatMendsIt) {
+  TestVm vm("lacks");
+  ASSERT_TRUE(vm.create());
+  auto elsewhere = vm.agent_options();
+  elsewhere.environment.push_back("XDG_CACHE_HOME=" + vm.root());
+  const Ran no_image = run_program(vm.agent_argv({"start", vm.name()}), elsewhere);
+  EXPECT_EQ(no_image.code, kNotFound) << no_image.describe();
+  EXPECT_THAT(no_image.error,
+              AllOf(HasSubstr("there is no image for VM"), HasSubstr("agent-vm image build")));
+  struct Case {
+    std::string mount, message, hint;
+  };
+  const std::string nothing = "mount --bind /dev/null ";
+  std::vector<Case> cases{{nothing + "/usr/bin/qemu-system-x86_64",
+                           "QEMU (qemu-system-x86_64) is not",
+                           "sudo apt-get install qemu-system-x86"}};
+  for (const auto* virtiofsd : {"/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd"}) {
+    if (fs::exists(virtiofsd))
+      cases.push_back({nothing + virtiofsd, "virtiofsd is not installed", "sudo apt-get install "});
+  }
+  if (::geteuid() == 0) {
+    cases.push_back(
+        {"mount -t tmpfs none /dev/net", "cannot open /dev/net/tun", "sudo modprobe tun"});
+  } else {
+    cases.push_back({nothing + "/etc/subuid", "subordinate ids in /etc/subuid", "--add-subuids "});
+    cases.push_back({nothing + "/etc/subgid", "subordinate ids in /etc/subgid", "--add-subgids "});
+  }
+  for (const auto& [mount, message, hint] : cases) {
+    const Ran refused =
+        run_program(behind(mount, vm.agent_argv({"start", vm.name()})), vm.agent_options());
+    EXPECT_EQ(refused.code, kMissing) << mount << "\n" << refused.describe();
+    EXPECT_THAT(refused.error, AllOf(HasSubstr(message), HasSubstr(hint))) << mount;
+    EXPECT_FALSE(fs::exists(vm.directory() + "/run.json")) << mount;
+  }
+  // The control: with all of it, there is a plan.
+  EXPECT_TRUE(vm.agent({"start", vm.name(), "--dry-run"}).ok());
 }
 
 // agent-vm where KVM does not work: here as it is, or with /dev/null in its place, which only root
