@@ -33,11 +33,13 @@ constexpr auto kSweepEvery = 10s;
 
 class App {
  public:
-  App(const Config& config, std::string token, workspace::Root root)
-      : config_(config),
+  App(Config config, std::string config_file, std::string token, workspace::Root root,
+      std::string state_key)
+      : config_(std::move(config)),
+        config_file_(std::move(config_file)),
         workspace_(std::make_shared<workspace::Service>(io_.get_executor(), std::move(root))),
-        registry_(io_.get_executor(), config, workspace_),
-        endpoint_(config, registry_, std::move(token)),
+        registry_(io_.get_executor(), config_, workspace_, std::move(state_key)),
+        endpoint_(config_, registry_, std::move(token)),
         acceptor_(io_),
         signals_(io_, SIGTERM, SIGINT, SIGHUP) {}
 
@@ -104,16 +106,30 @@ class App {
           co_await signals_.async_wait(asio::redirect_error(asio::use_awaitable, error));
       if (error) co_return;
       if (signal != SIGHUP) break;
-      // The old token stays when the new one cannot be used: a typo must not lock the owner out.
-      auto token = load_token(config_.token_file);
-      if (token) {
-        endpoint_.set_token(std::move(*token));
-        log::info("the token was read again");
-      } else {
-        log::error("the token was not changed: {}", token.error().message());
-      }
+      reload();
     }
     co_await drain();
+  }
+
+  // What cannot be used changes nothing: a typo must not lock the owner out, nor end a session.
+  void reload() {
+    if (auto config = load_config(config_file_)) {
+      config_.servers = std::move(config->servers);
+      config_.default_server = std::move(config->default_server);
+      config_.origins = std::move(config->origins);
+      config_.hosts = std::move(config->hosts);
+      registry_.servers_changed();
+      log::info("the configuration was read again");
+    } else {
+      log::error("the configuration was not changed: {}", config.error().message());
+    }
+    auto token = load_token(config_.token_file);
+    if (token) {
+      endpoint_.set_token(std::move(*token));
+      log::info("the token was read again");
+    } else {
+      log::error("the token was not changed: {}", token.error().message());
+    }
   }
 
   asio::awaitable<void> drain() {
@@ -170,7 +186,8 @@ class App {
     }
   }
 
-  const Config& config_;
+  Config config_;
+  std::string config_file_;
   ServiceManager manager_ = ServiceManager::from_environment();  // before the first thread
   asio::io_context io_;
   std::shared_ptr<workspace::Service> workspace_;
@@ -188,13 +205,16 @@ int report(const Error& error) {
 
 }  // namespace
 
-int run(const Config& config) {
+int run(Config config, const std::string& config_file) {
   ::signal(SIGPIPE, SIG_IGN);  // a peer that went away is an error code, not our end
   auto token = load_token(config.token_file);
   if (!token) return report(token.error());
   auto root = workspace::Root::open(config.workspace_root);
   if (!root) return report(root.error());
-  App app(config, std::move(*token), std::move(*root));
+  auto state_key = random_id();  // of 128 bits; what it signs lives no longer than this process
+  if (!state_key) return report(state_key.error());
+  App app(std::move(config), config_file, std::move(*token), std::move(*root),
+          std::move(*state_key));
   if (const Status listening = app.listen(); !listening) return report(listening.error());
   const int status = app.serve();
   // A worker may still be inside a file system call; the process does not wait for it.

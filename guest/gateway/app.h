@@ -7,7 +7,8 @@
 
 namespace agent_vm::gateway {
 
-// Runs until SIGTERM or SIGINT. Returns the process's exit status; errors are logged.
-int run(const Config& config);
+// Runs until SIGTERM or SIGINT. SIGHUP reads the servers, the allowed origins and hosts, and the
+// token again. Returns the process's exit status; errors are logged.
+int run(Config config, const std::string& config_file);
 
 }  // namespace agent_vm::gateway

@@ -38,7 +38,7 @@ class Backend {
 
 // A process of its own for this session. Its stdout must carry one JSON-RPC message a line.
 std::unique_ptr<Backend> make_stdio_backend(boost::asio::any_io_executor executor,
-                                            const StdioServerConfig& config,
+                                            StdioServerConfig config,
                                             const std::string& default_cwd, ServerState& state,
                                             std::size_t max_line_bytes);
 

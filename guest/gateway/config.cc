@@ -113,13 +113,14 @@ Result<StdioServerConfig> read_server(const Json& json, const std::string& where
 Status read_limits(const Json& json, Limits& limits) {
   TRY(check_keys(json, "\"limits\"",
                  {"max_body_bytes", "max_line_bytes", "max_sessions", "max_processes",
-                  "max_connections", "idle_timeout_s", "start_timeout_s"}));
+                  "max_connections", "idle_timeout_s", "client_timeout_s", "start_timeout_s"}));
   TRY(read_number(json, "max_body_bytes", 1024, 1U << 30, limits.max_body_bytes));
   TRY(read_number(json, "max_line_bytes", 1024, 1U << 30, limits.max_line_bytes));
   TRY(read_number(json, "max_sessions", 1, 10000, limits.max_sessions));
   TRY(read_number(json, "max_processes", 1, 10000, limits.max_processes));
   TRY(read_number(json, "max_connections", 1, 10000, limits.max_connections));
   TRY(read_number(json, "idle_timeout_s", 1, 86400U * 365, limits.idle_timeout));
+  TRY(read_number(json, "client_timeout_s", 1, 3600, limits.client_timeout));
   return read_number(json, "start_timeout_s", 1, 3600, limits.start_timeout);
 }
 

@@ -18,6 +18,7 @@ struct StdioServerConfig {
   std::vector<std::string> command;
   std::map<std::string, std::string> environment;  // added to the service's own
   std::string cwd;                                 // empty: the workspace's root
+  bool operator==(const StdioServerConfig&) const = default;
 };
 
 struct Limits {
@@ -27,6 +28,7 @@ struct Limits {
   std::size_t max_processes = 16;  // of one server, before unused ones are stopped
   std::size_t max_connections = 512;
   std::chrono::seconds idle_timeout{1800};  // then an unused session's server is stopped
+  std::chrono::seconds client_timeout{60};  // for a body, and for each piece that we write
   std::chrono::seconds start_timeout{60};   // for a server's handshake, and for requests held
 };
 

@@ -17,11 +17,9 @@ using namespace std::chrono_literals;
 using boost::system::error_code;
 
 constexpr std::size_t kMaxHeaderBytes = 16 * 1024;
-// Between requests; then for a whole header, a whole body, and for each piece that we write.
+// Between requests; then for a whole header.
 constexpr std::chrono::seconds kIdleTimeout = 120s;
 constexpr std::chrono::seconds kHeaderTimeout = 10s;
-constexpr auto kBodyTimeout = 60s;
-constexpr auto kWriteTimeout = 60s;
 constexpr std::chrono::seconds kLingerTimeout = 1s;
 constexpr std::size_t kMaxLingerBytes = 4U << 20;
 
@@ -45,8 +43,10 @@ void set_headers(Message& message, const Headers& headers) {
 
 }  // namespace
 
-Connection::Connection(asio::ip::tcp::socket socket, std::size_t max_body_bytes)
-    : stream_(std::move(socket)), max_body_bytes_(max_body_bytes) {
+Connection::Connection(asio::ip::tcp::socket socket, const Limits& limits)
+    : stream_(std::move(socket)),
+      max_body_bytes_(limits.max_body_bytes),
+      client_timeout_(limits.client_timeout) {
   tune(stream_.socket());
 }
 
@@ -82,7 +82,7 @@ asio::awaitable<bool> Connection::read_header() {
 asio::awaitable<std::optional<std::string>> Connection::read_body() {
   error_code error;
   if (!parser_->is_done()) {
-    stream_.expires_after(kBodyTimeout);
+    stream_.expires_after(client_timeout_);
     if (header("expect").value_or("") == "100-continue") {
       bhttp::response<bhttp::empty_body> proceed(bhttp::status::continue_, 11);
       co_await bhttp::async_write(stream_, proceed,
@@ -135,6 +135,18 @@ std::optional<std::string> Connection::header(std::string_view name) const {
   return std::string(found->value());
 }
 
+std::map<std::string, std::string> Connection::headers_below(std::string_view prefix) const {
+  std::map<std::string, std::string> found;
+  for (const auto& field : parser_->get()) {
+    std::string name(field.name_string());
+    for (char& c : name) {
+      if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+    }
+    if (name.starts_with(prefix)) found[name.substr(prefix.size())] = std::string(field.value());
+  }
+  return found;
+}
+
 bool Connection::header_repeated(std::string_view name) const {
   return parser_->get().count(beast::string_view(name.data(), name.size())) > 1;
 }
@@ -158,7 +170,7 @@ asio::awaitable<bool> Connection::respond(Response response) {
   if (head || length == 0) {
     if (response.status != 204) message.content_length(length);
   }
-  stream_.expires_after(kWriteTimeout);
+  stream_.expires_after(client_timeout_);
   error_code error;
   co_await bhttp::async_write(stream_, message, asio::redirect_error(asio::use_awaitable, error));
   if (error) keep_alive_ = false;
@@ -176,7 +188,7 @@ asio::awaitable<bool> Connection::begin_events(Headers headers) {
   message.keep_alive(false);
   message.chunked(true);
   bhttp::response_serializer<bhttp::empty_body> serializer(message);
-  stream_.expires_after(kWriteTimeout);
+  stream_.expires_after(client_timeout_);
   error_code error;
   co_await bhttp::async_write_header(stream_, serializer,
                                      asio::redirect_error(asio::use_awaitable, error));
@@ -187,7 +199,7 @@ asio::awaitable<bool> Connection::send_event(std::string_view prefix, std::strin
   const std::array<asio::const_buffer, 3> parts = {asio::buffer(prefix.data(), prefix.size()),
                                                    asio::buffer(message.data(), message.size()),
                                                    asio::buffer("\n\n", 2)};
-  stream_.expires_after(kWriteTimeout);
+  stream_.expires_after(client_timeout_);
   error_code error;
   co_await asio::async_write(stream_, bhttp::make_chunk(parts),
                              asio::redirect_error(asio::use_awaitable, error));
@@ -195,7 +207,7 @@ asio::awaitable<bool> Connection::send_event(std::string_view prefix, std::strin
 }
 
 asio::awaitable<void> Connection::end_events() {
-  stream_.expires_after(kWriteTimeout);
+  stream_.expires_after(client_timeout_);
   error_code ignored;
   co_await asio::async_write(stream_, bhttp::make_chunk_last(),
                              asio::redirect_error(asio::use_awaitable, ignored));

@@ -6,6 +6,7 @@
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http.hpp>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "gateway/config.h"
 #include "gateway/notifier.h"
 
 namespace agent_vm::gateway {
@@ -28,7 +30,7 @@ struct Response {
 
 class Connection {
  public:
-  Connection(boost::asio::ip::tcp::socket socket, std::size_t max_body_bytes);
+  Connection(boost::asio::ip::tcp::socket socket, const Limits& limits);
 
   // The next request's header. False: the connection is over (a request that is no HTTP, too large
   // or too slow was answered before that).
@@ -40,6 +42,8 @@ class Connection {
   std::string target() const;
   // Nothing when the header is absent.
   std::optional<std::string> header(std::string_view name) const;
+  // Those whose name begins so (in any case), by the lower-cased rest of it.
+  std::map<std::string, std::string> headers_below(std::string_view prefix) const;
   bool header_repeated(std::string_view name) const;
 
   // Added to every response to this request.
@@ -82,6 +86,7 @@ class Connection {
   boost::beast::tcp_stream stream_;
   boost::beast::flat_buffer buffer_;
   std::size_t max_body_bytes_;
+  std::chrono::seconds client_timeout_;
   std::unique_ptr<Parser> parser_;
   Headers extra_headers_;
   bool keep_alive_ = true;

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "base/text.h"
+#include "gateway/refusal.h"
 #include "http/access.h"
 
 namespace agent_vm::gateway {
@@ -15,11 +16,10 @@ using namespace std::chrono_literals;
 
 constexpr std::string_view kJson = "application/json";
 constexpr std::string_view kEvents = "text/event-stream";
-constexpr std::array<std::string_view, 4> kVersions = {"2025-11-25", "2025-06-18", "2025-03-26",
-                                                       "2024-11-05"};
 // Two of one of these could be read differently by two readers.
-constexpr std::array<const char*, 5> kSingleHeaders = {"host", "origin", "authorization",
-                                                       "mcp-session-id", "content-type"};
+constexpr std::array<const char*, 8> kSingleHeaders = {
+    "host",         "origin",     "authorization", "mcp-session-id",
+    "content-type", "mcp-method", "mcp-name",      "mcp-protocol-version"};
 // How long an answer may take before a stream is opened for it, so that the client sees a header
 // and keep-alives instead of silence.
 constexpr auto kSoon = 2s;
@@ -27,41 +27,12 @@ constexpr auto kKeepAlive = 15s;
 // What a client should wait before it reconnects a broken stream.
 constexpr int kRetryMs = 1000;
 
-bool is_known_version(std::string_view version) {
-  return std::find(kVersions.begin(), kVersions.end(), version) != kVersions.end();
-}
-
-std::string unsupported_version(std::string_view raw_id, std::string_view requested) {
-  return fmt::format(
-      R"({{"jsonrpc":"2.0","id":{},"error":{{"code":{},"message":"Unsupported protocol version",)"
-      R"("data":{{"supported":["2025-11-25","2025-06-18","2025-03-26","2024-11-05"],)"
-      R"("requested":{}}}}}}})",
-      raw_id.empty() ? "null" : raw_id, mcp::kUnsupportedProtocolVersion,
-      mcp::quote_json(requested));
-}
-
 Headers preflight_headers() {
   return {{"Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS"},
           {"Access-Control-Allow-Headers",
            "Authorization, Content-Type, Accept, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, "
            "Mcp-Name, Last-Event-ID"},
           {"Access-Control-Max-Age", "600"}};
-}
-
-Response refusal(int status, int code, std::string_view message, std::string_view id = "null") {
-  Response response;
-  response.status = status;
-  response.body = mcp::error_message(id, code, message);
-  if (status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
-  if (status == 503 || status == 429) response.headers.emplace_back("Retry-After", "2");
-  return response;
-}
-
-Response unsupported_version_response(std::string_view raw_id, std::string_view requested) {
-  Response response;
-  response.status = 400;
-  response.body = unsupported_version(raw_id, requested);
-  return response;
 }
 
 // Counts itself for as long as it lives.
@@ -86,7 +57,7 @@ class Counted {
 
 asio::awaitable<void> Endpoint::serve(asio::ip::tcp::socket socket) {
   const Counted counted(connections_, changed_);
-  Connection connection(std::move(socket), config_.limits.max_body_bytes);
+  Connection connection(std::move(socket), config_.limits);
   if (connections_ > config_.limits.max_connections) {
     co_await connection.finish();
     co_return;
@@ -170,7 +141,7 @@ Response Endpoint::health(Connection& connection) {
 }
 
 Endpoint::Answer Endpoint::mcp(Connection& connection, const http::Route& route) {
-  ServerEntry* server = registry_.server(route.server);
+  const Server server = registry_.server(route.server);
   if (server == nullptr) {
     co_return refusal(404, mcp::kInvalidRequest,
                       fmt::format("there is no server {}", escape_line(route.server)));
@@ -178,22 +149,22 @@ Endpoint::Answer Endpoint::mcp(Connection& connection, const http::Route& route)
   const std::string method = connection.method();
   std::string allowed;
   if (route.kind == http::RouteKind::kMcp) {
-    if (method == "POST") co_return co_await post(connection, *server);
-    if (method == "GET") co_return co_await get(connection, *server);
-    if (method == "DELETE") co_return co_await remove(connection, *server);
+    if (method == "POST") co_return co_await post(connection, server);
+    if (method == "GET") co_return co_await get(connection, server);
+    if (method == "DELETE") co_return co_await remove(connection, server);
     allowed = "GET, POST, DELETE, OPTIONS";
   } else if (route.kind == http::RouteKind::kLegacySse) {
-    if (method == "GET") co_return co_await legacy_stream(connection, *server, route);
+    if (method == "GET") co_return co_await legacy_stream(connection, server, route);
     allowed = "GET, OPTIONS";
   } else {
-    if (method == "POST") co_return co_await legacy_post(connection, *server, route);
+    if (method == "POST") co_return co_await legacy_post(connection, server, route);
     allowed = "POST, OPTIONS";
   }
   connection.add_header("Allow", allowed);
   co_return refusal(405, mcp::kInvalidRequest, "use one of: " + allowed);
 }
 
-Endpoint::Answer Endpoint::post(Connection& connection, ServerEntry& server) {
+Endpoint::Answer Endpoint::post(Connection& connection, const Server& server) {
   if (!http::media_type_is(connection.header("content-type").value_or(""), kJson)) {
     co_return refusal(415, mcp::kInvalidRequest, "the Content-Type must be application/json");
   }
@@ -205,13 +176,19 @@ Endpoint::Answer Endpoint::post(Connection& connection, ServerEntry& server) {
   std::optional<std::string> body = co_await connection.read_body();
   if (!body) co_return std::nullopt;
 
+  // Which revision a message is of, it says itself; a session's message that claims nothing else
+  // needs no look.
   const std::string version = connection.header("mcp-protocol-version").value_or("");
-  if (!version.empty() && !is_known_version(version)) {
-    const auto envelope = mcp::parse_message(*body);
-    co_return unsupported_version_response(envelope ? envelope->id : "null", version);
+  const bool of_session = connection.header("mcp-session-id").has_value() &&
+                          (version.empty() || mcp::is_handshake_version(version));
+  if (!of_session) {
+    const auto looked = mcp::parse_message(*body);
+    if (looked && mcp::is_stateless(*looked, version)) {
+      co_return co_await stateless(connection, server, std::move(*body));
+    }
   }
   if (const auto id = connection.header("mcp-session-id")) {
-    const Session session = registry_.find(*id, server);
+    const Session session = registry_.find(*id, *server);
     if (session == nullptr) {
       co_return refusal(404, mcp::kInvalidRequest,
                         "this session is unknown or has ended; initialize again");
@@ -221,12 +198,7 @@ Endpoint::Answer Endpoint::post(Connection& connection, ServerEntry& server) {
 
   const auto envelope = mcp::parse_message(*body);
   if (!envelope) {
-    const mcp::MessageError& error = envelope.error();
-    co_return refusal(400, error.code, error.message, error.id);
-  }
-  if (!envelope->meta_protocol_version.empty() &&
-      !is_known_version(envelope->meta_protocol_version)) {
-    co_return unsupported_version_response(envelope->id, envelope->meta_protocol_version);
+    co_return refusal(mcp::Refusal{400, envelope.error()});
   }
   if (envelope->kind != mcp::MessageKind::kRequest || envelope->method != "initialize") {
     co_return refusal(400, mcp::kInvalidRequest,
@@ -259,8 +231,7 @@ Endpoint::Answer Endpoint::post_message(Connection& connection, Session session,
   }
   const auto accepted = session->post(body);
   if (!accepted) {
-    const mcp::Refusal& reason = accepted.error();
-    co_return refusal(reason.status, reason.error.code, reason.error.message, reason.error.id);
+    co_return refusal(accepted.error());
   }
   if (!accepted->stream) {
     Response response;
@@ -360,7 +331,7 @@ asio::awaitable<void> Endpoint::stream_events(Connection& connection, Session se
   session->touch();
 }
 
-Endpoint::Answer Endpoint::get(Connection& connection, ServerEntry& server) {
+Endpoint::Answer Endpoint::get(Connection& connection, const Server& server) {
   if (!http::accepts(connection.header("accept").value_or(""), kEvents)) {
     co_return refusal(406, mcp::kInvalidRequest, "the Accept header must list text/event-stream");
   }
@@ -368,7 +339,7 @@ Endpoint::Answer Endpoint::get(Connection& connection, ServerEntry& server) {
   if (!id) {
     co_return refusal(400, mcp::kInvalidRequest, "the header Mcp-Session-Id is missing");
   }
-  const Session session = registry_.find(*id, server);
+  const Session session = registry_.find(*id, *server);
   if (session == nullptr) {
     co_return refusal(404, mcp::kInvalidRequest,
                       "this session is unknown or has ended; initialize again");
@@ -398,12 +369,12 @@ Endpoint::Answer Endpoint::get(Connection& connection, ServerEntry& server) {
   co_return std::nullopt;
 }
 
-Endpoint::Answer Endpoint::remove(Connection& connection, ServerEntry& server) {
+Endpoint::Answer Endpoint::remove(Connection& connection, const Server& server) {
   const auto id = connection.header("mcp-session-id");
   if (!id) {
     co_return refusal(400, mcp::kInvalidRequest, "the header Mcp-Session-Id is missing");
   }
-  if (registry_.find(*id, server) == nullptr) {
+  if (registry_.find(*id, *server) == nullptr) {
     co_return refusal(404, mcp::kInvalidRequest, "this session is unknown or has ended");
   }
   registry_.remove(*id);
@@ -412,7 +383,7 @@ Endpoint::Answer Endpoint::remove(Connection& connection, ServerEntry& server) {
 }
 
 // The transport of 2024-11-05: one stream for everything, whose first event tells where to POST.
-Endpoint::Answer Endpoint::legacy_stream(Connection& connection, ServerEntry& server,
+Endpoint::Answer Endpoint::legacy_stream(Connection& connection, const Server& server,
                                          const http::Route& route) {
   const auto created = registry_.create(server, true);
   if (!created) {
@@ -434,11 +405,11 @@ Endpoint::Answer Endpoint::legacy_stream(Connection& connection, ServerEntry& se
   co_return std::nullopt;
 }
 
-Endpoint::Answer Endpoint::legacy_post(Connection& connection, ServerEntry& server,
+Endpoint::Answer Endpoint::legacy_post(Connection& connection, const Server& server,
                                        const http::Route& route) {
   const std::optional<std::string> body = co_await connection.read_body();
   if (!body) co_return std::nullopt;
-  const Session session = registry_.find(http::query_value(route.query, "sessionId"), server);
+  const Session session = registry_.find(http::query_value(route.query, "sessionId"), *server);
   if (session == nullptr) {
     co_return refusal(404, mcp::kInvalidRequest, "this session is unknown or has ended");
   }
@@ -450,8 +421,7 @@ Endpoint::Answer Endpoint::legacy_post(Connection& connection, ServerEntry& serv
   }
   const auto accepted = session->post(*body);
   if (!accepted) {
-    const mcp::Refusal& reason = accepted.error();
-    co_return refusal(reason.status, reason.error.code, reason.error.message, reason.error.id);
+    co_return refusal(accepted.error());
   }
   Response response;
   response.status = 202;

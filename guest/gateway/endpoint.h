@@ -32,6 +32,8 @@ class Endpoint {
 
  private:
   using Session = std::shared_ptr<LiveSession>;
+  using Shared = std::shared_ptr<LiveShared>;
+  using Server = std::shared_ptr<ServerEntry>;
   // The response to send; nothing when the handler has answered by itself.
   using Answer = boost::asio::awaitable<std::optional<Response>>;
 
@@ -41,12 +43,17 @@ class Endpoint {
   Response health(Connection& connection);
 
   Answer mcp(Connection& connection, const http::Route& route);
-  Answer post(Connection& connection, ServerEntry& server);
+  Answer post(Connection& connection, const Server& server);
   Answer post_message(Connection& connection, Session session, std::string body, bool initialize);
-  Answer get(Connection& connection, ServerEntry& server);
-  Answer remove(Connection& connection, ServerEntry& server);
-  Answer legacy_stream(Connection& connection, ServerEntry& server, const http::Route& route);
-  Answer legacy_post(Connection& connection, ServerEntry& server, const http::Route& route);
+  // A message of revision 2026-07-28 (endpoint_stateless.cc).
+  Answer stateless(Connection& connection, const Server& server, std::string body);
+  // `listening`: the raw id of a request that lasts until the client or the gateway ends it.
+  Answer respond_stateless(Connection& connection, Shared live, mcp::StreamId id,
+                           std::string listening);
+  Answer get(Connection& connection, const Server& server);
+  Answer remove(Connection& connection, const Server& server);
+  Answer legacy_stream(Connection& connection, const Server& server, const http::Route& route);
+  Answer legacy_post(Connection& connection, const Server& server, const http::Route& route);
 
   // The answer to a POSTed request: one JSON object when it comes soon and alone, else a stream.
   Answer respond_on(Connection& connection, Session session, mcp::StreamId id, bool batch,

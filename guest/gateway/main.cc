@@ -11,7 +11,7 @@ namespace {
 constexpr const char* kUsage =
     "usage: agent-mcp --config FILE [--check] [--debug]\n"
     "\n"
-    "Serves MCP servers over HTTP as FILE (JSON) says. SIGHUP reads the token again.\n"
+    "Serves MCP servers over HTTP as FILE (JSON) says. SIGHUP reads FILE and the token again.\n"
     "  --check    only say whether the configuration is valid\n"
     "  --debug    log more\n"
     "  --version  print the version\n";
@@ -58,5 +58,5 @@ int main(int argc, char** argv) {
     const std::string_view first(state);  // several are separated by colons
     config->state_directory = std::string(first.substr(0, first.find(':'))) + "/sessions";
   }
-  return gateway::run(*config);
+  return gateway::run(std::move(*config), config_file);
 }

@@ -33,6 +33,8 @@ Result<mcp::SessionRecord> parse_record(const std::string& text) {
     record.protocol_version = json.at("protocol_version");
     record.initialize = json.at("initialize");
     record.initialized = json.at("initialized");
+    record.log_level = json.value("log_level", "");
+    record.subscriptions = json.value("subscriptions", std::set<std::string>());
     const auto initialize = mcp::parse_message(record.initialize);
     if (!initialize || initialize->method != "initialize" || record.protocol_version.empty()) {
       return fail("without a usable initialize request");
@@ -63,7 +65,9 @@ Status SessionStore::save(const mcp::SessionRecord& record) const {
                      {"server", record.server},
                      {"protocol_version", record.protocol_version},
                      {"initialize", record.initialize},
-                     {"initialized", record.initialized}};
+                     {"initialized", record.initialized},
+                     {"log_level", record.log_level},
+                     {"subscriptions", record.subscriptions}};
   const std::string text = json.dump();
   const std::string path = path_of(record.id);
   const std::string temporary = path + ".tmp";

@@ -11,10 +11,10 @@ namespace {
 
 class StdioBackend : public Backend {
  public:
-  StdioBackend(boost::asio::any_io_executor executor, const StdioServerConfig& config,
+  StdioBackend(boost::asio::any_io_executor executor, StdioServerConfig config,
                std::string default_cwd, ServerState& state, std::size_t max_line_bytes)
       : executor_(std::move(executor)),
-        config_(config),
+        config_(std::move(config)),
         default_cwd_(std::move(default_cwd)),
         state_(state),
         max_line_bytes_(max_line_bytes) {}
@@ -100,7 +100,7 @@ class StdioBackend : public Backend {
   }
 
   boost::asio::any_io_executor executor_;
-  const StdioServerConfig& config_;
+  StdioServerConfig config_;
   std::string default_cwd_;
   ServerState& state_;
   std::size_t max_line_bytes_;
@@ -114,10 +114,10 @@ class StdioBackend : public Backend {
 }  // namespace
 
 std::unique_ptr<Backend> make_stdio_backend(boost::asio::any_io_executor executor,
-                                            const StdioServerConfig& config,
+                                            StdioServerConfig config,
                                             const std::string& default_cwd, ServerState& state,
                                             std::size_t max_line_bytes) {
-  return std::make_unique<StdioBackend>(std::move(executor), config, default_cwd, state,
+  return std::make_unique<StdioBackend>(std::move(executor), std::move(config), default_cwd, state,
                                         max_line_bytes);
 }
 

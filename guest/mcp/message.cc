@@ -40,7 +40,8 @@ class EnvelopeReader {
       return parse_error();
     }
     scanner_.skip_space();
-    if (!scanner_.at_end()) return tl::unexpected(MessageError{kParseError, trailing(), "null"});
+    if (!scanner_.at_end())
+      return tl::unexpected(MessageError{kParseError, trailing(), "null", {}});
     return classify();
   }
 
@@ -142,11 +143,13 @@ class EnvelopeReader {
     return false;
   }
   tl::unexpected<MessageError> refuse(std::string message) const {
-    return tl::unexpected(MessageError{kInvalidRequest, std::move(message),
-                                       is_id(envelope_.id) ? std::string(envelope_.id) : "null"});
+    return tl::unexpected(MessageError{kInvalidRequest,
+                                       std::move(message),
+                                       is_id(envelope_.id) ? std::string(envelope_.id) : "null",
+                                       {}});
   }
   tl::unexpected<MessageError> parse_error() const {
-    return tl::unexpected(MessageError{kParseError, "not JSON: " + scanner_.error(), "null"});
+    return tl::unexpected(MessageError{kParseError, "not JSON: " + scanner_.error(), "null", {}});
   }
   std::string trailing() const {
     return fmt::format("not JSON: something follows the message at byte {}", scanner_.position());
@@ -180,15 +183,18 @@ MessageResult<std::vector<std::string_view>> split_body(std::string_view body, b
     return tl::unexpected(MessageError{
         kParseError,
         complete ? "not JSON: something follows the batch" : "not JSON: " + scanner.error(),
-        "null"});
+        "null",
+        {}});
   }
   if (!allow_batch) {
-    return tl::unexpected(MessageError{
-        kInvalidRequest, "batches exist only in protocol version 2025-03-26; send one message",
-        "null"});
+    return tl::unexpected(
+        MessageError{kInvalidRequest,
+                     "batches exist only in protocol version 2025-03-26; send one message",
+                     "null",
+                     {}});
   }
   if (messages.empty()) {
-    return tl::unexpected(MessageError{kInvalidRequest, "an empty batch", "null"});
+    return tl::unexpected(MessageError{kInvalidRequest, "an empty batch", "null", {}});
   }
   return messages;
 }
@@ -222,9 +228,11 @@ std::string quote_json(std::string_view text) {
   return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
-std::string error_message(std::string_view raw_id, int code, std::string_view message) {
-  return fmt::format(R"({{"jsonrpc":"2.0","id":{},"error":{{"code":{},"message":{}}}}})",
-                     raw_id.empty() ? "null" : raw_id, code, quote_json(message));
+std::string error_message(std::string_view raw_id, int code, std::string_view message,
+                          std::string_view raw_data) {
+  return fmt::format(R"({{"jsonrpc":"2.0","id":{},"error":{{"code":{},"message":{}{}{}}}}})",
+                     raw_id.empty() ? "null" : raw_id, code, quote_json(message),
+                     raw_data.empty() ? "" : R"(,"data":)", raw_data);
 }
 
 }  // namespace agent_vm::mcp

@@ -16,8 +16,13 @@ inline constexpr int kInvalidParams = -32602;
 inline constexpr int kInternalError = -32603;
 // The server behind the gateway went away, or cannot be started.
 inline constexpr int kServerUnavailable = -32000;
-// Revision 2026-07-28's UnsupportedProtocolVersion: its clients fall back to `initialize` on it.
+// Revision 2026-07-28's own.
+inline constexpr int kHeaderMismatch = -32020;
+inline constexpr int kMissingClientCapability = -32021;
 inline constexpr int kUnsupportedProtocolVersion = -32022;
+// Codes of earlier revisions, which that revision must not see.
+inline constexpr int kResourceNotFound = -32002;
+inline constexpr int kUrlElicitationRequired = -32042;
 
 enum class MessageKind { kRequest, kNotification, kResponse };
 
@@ -38,6 +43,7 @@ struct MessageError {
   int code = kParseError;
   std::string message;
   std::string id = "null";  // raw id of the refused message where one could be read
+  std::string data;         // raw, or empty
 };
 
 template <typename T>
@@ -64,7 +70,8 @@ std::string with_id(std::string_view text, std::string_view view, std::string_vi
 void to_one_line(std::string& text);
 
 // {"jsonrpc":"2.0","id":...,"error":{...}}
-std::string error_message(std::string_view raw_id, int code, std::string_view message);
+std::string error_message(std::string_view raw_id, int code, std::string_view message,
+                          std::string_view raw_data = {});
 // A JSON string token with its quotes.
 std::string quote_json(std::string_view text);
 

@@ -4,11 +4,14 @@
 
 #include <algorithm>
 
+#include "mcp/json_object.h"
+
 namespace agent_vm::mcp {
 namespace {
 
 constexpr std::string_view kInitializedNotification =
     R"({"jsonrpc":"2.0","method":"notifications/initialized"})";
+constexpr std::size_t kMaxSubscriptions = 1024;
 // A client that never lets go of its requests must not fill the gateway.
 constexpr std::size_t kMaxInFlight = 1024;
 constexpr std::size_t kMaxCancelled = 4096;
@@ -17,21 +20,23 @@ constexpr std::size_t kMaxAsked = 1024;
 constexpr std::size_t kMaxRetired = 16;
 constexpr std::size_t kMaxRetiredBytes = 8U << 20;
 
-Refusal refuse(int code, std::string message, std::string_view id = "null", int status = 400) {
-  return Refusal{status, MessageError{code, std::move(message), std::string(id)}};
+// What a server process keeps in mind for its client, and a new one has to be told again.
+bool is_lasting(std::string_view method) {
+  return method == "logging/setLevel" || method == "resources/subscribe" ||
+         method == "resources/unsubscribe";
 }
 
 }  // namespace
 
 Session::Session(std::string id, std::string server, bool one_stream, EventStream::Limits limits)
-    : one_stream_(one_stream), limits_(limits) {
+    : ServerSide(limits), one_stream_(one_stream) {
   record_.id = std::move(id);
   record_.server = std::move(server);
   streams_.emplace(kStandaloneStream, EventStream(kStandaloneStream, limits_));
 }
 
 Session::Session(SessionRecord record, EventStream::Limits limits)
-    : record_(std::move(record)), one_stream_(false), limits_(limits) {
+    : ServerSide(limits), record_(std::move(record)), one_stream_(false) {
   streams_.emplace(kStandaloneStream, EventStream(kStandaloneStream, limits_));
 }
 
@@ -84,7 +89,10 @@ tl::expected<void, Refusal> Session::accept(std::string_view text, const Envelop
         accept_cancel(text, envelope, accepted);
         return {};
       }
-      if (envelope.method == "notifications/initialized") record_.initialized = text;
+      if (envelope.method == "notifications/initialized") {
+        accepted.record_changed = record_.initialized.empty();
+        record_.initialized = text;
+      }
       accepted.to_server.emplace_back(text);
       return {};
     case MessageKind::kResponse: {
@@ -133,6 +141,10 @@ tl::expected<void, Refusal> Session::accept_request(std::string_view text, const
   if (!envelope.progress_token.empty()) pending.token = id_key(envelope.progress_token);
   pending.initialize = initialize;
   pending.order = next_order_++;
+  if (is_lasting(envelope.method)) {
+    pending.method = envelope.method;
+    pending.params = member_of(text, "params");
+  }
   if (initialize) {
     record_.initialize = text;
     to_one_line(record_.initialize);
@@ -178,18 +190,18 @@ std::vector<std::string> Session::server_started() {
   return {with_id(record_.initialize, envelope->id, replay_id_)};
 }
 
-Session::FromServer Session::server_line(std::string_view line) {
+Session::FromServer Session::server_line(std::string_view line, std::string_view about) {
   FromServer effects;
   const auto texts = split_body(line, batches_allowed());
   if (!texts) {
     effects.junk = true;
     return effects;
   }
-  for (const std::string_view text : *texts) handle_line(text, effects);
+  for (const std::string_view text : *texts) handle_line(text, about, effects);
   return effects;
 }
 
-void Session::handle_line(std::string_view text, FromServer& effects) {
+void Session::handle_line(std::string_view text, std::string_view about, FromServer& effects) {
   const auto envelope = parse_message(text);
   if (!envelope) {
     effects.junk = true;
@@ -199,7 +211,7 @@ void Session::handle_line(std::string_view text, FromServer& effects) {
     handle_response(text, *envelope, effects);
     return;
   }
-  StreamId stream = route(*envelope);
+  StreamId stream = route(*envelope, about);
   if (envelope->kind == MessageKind::kRequest) {
     if (asked_.size() >= kMaxAsked) {
       effects.junk = true;
@@ -227,7 +239,7 @@ void Session::handle_response(std::string_view text, const Envelope& envelope,
   const auto found = pending_.find(key);
   if (found == pending_.end()) {
     // The late answer to a cancelled request is expected; anything else answers nothing.
-    effects.junk = cancelled_.erase(key) == 0;
+    effects.junk = cancelled_.erase(key) + own_.erase(key) == 0;
     return;
   }
   const Pending& pending = found->second;
@@ -239,6 +251,7 @@ void Session::handle_response(std::string_view text, const Envelope& envelope,
       effects.established = true;
     }
   }
+  if (!envelope.is_error) remember(pending, effects);
   std::string message =
       key == id_key(pending.id) ? std::string(text) : with_id(text, envelope.id, pending.id);
   push(pending.stream, std::move(message), effects.touched);
@@ -248,17 +261,49 @@ void Session::handle_response(std::string_view text, const Envelope& envelope,
 void Session::handle_replay_response(const Envelope& envelope, FromServer& effects) {
   replay_id_.clear();
   if (envelope.is_error) {
-    effects.replay_failure = "it refused the repeated initialize";
+    effects.handshake_failure = "it refused the repeated initialize";
     return;
   }
   if (envelope.protocol_version != record_.protocol_version) {
-    effects.replay_failure = fmt::format("it now speaks protocol version {}, and spoke {} before",
-                                         envelope.protocol_version, record_.protocol_version);
+    effects.handshake_failure =
+        fmt::format("it now speaks protocol version {}, and spoke {} before",
+                    envelope.protocol_version, record_.protocol_version);
     return;
   }
   if (!record_.initialized.empty()) effects.to_server.emplace_back(kInitializedNotification);
+  for (std::string& line : replay_state()) effects.to_server.push_back(std::move(line));
   server_ready_ = true;
   effects.became_ready = true;
+}
+
+void Session::remember(const Pending& pending, FromServer& effects) {
+  if (pending.method.empty()) return;
+  const std::string uri = string_member_of(pending.params, "uri").value_or("");
+  if (pending.method == "logging/setLevel") {
+    record_.log_level = pending.params;
+  } else if (pending.method == "resources/unsubscribe") {
+    record_.subscriptions.erase(uri);
+  } else if (record_.subscriptions.size() < kMaxSubscriptions) {
+    record_.subscriptions.insert(uri);
+  }
+  effects.established = true;
+}
+
+std::vector<std::string> Session::replay_state() {
+  std::vector<std::string> lines;
+  const auto add = [&](std::string_view method, std::string_view params) {
+    const std::string id =
+        quote_json(fmt::format("agent-vm-replay-{}-{}", generation_, lines.size() + 1));
+    own_.insert(id_key(id));
+    lines.push_back(fmt::format(R"({{"jsonrpc":"2.0","id":{},"method":"{}","params":{}}})", id,
+                                method, params));
+    to_one_line(lines.back());
+  };
+  if (!record_.log_level.empty()) add("logging/setLevel", record_.log_level);
+  for (const std::string& uri : record_.subscriptions) {
+    add("resources/subscribe", fmt::format(R"({{"uri":{}}})", quote_json(uri)));
+  }
+  return lines;
 }
 
 std::vector<StreamId> Session::server_lost(std::string_view reason) {
@@ -278,6 +323,7 @@ std::vector<StreamId> Session::server_lost(std::string_view reason) {
   }
   asked_.clear();
   cancelled_.clear();
+  own_.clear();
   while (!pending_.empty()) {
     const auto first = pending_.begin();
     push(first->second.stream, error_message(first->second.id, kServerUnavailable, reason),
@@ -294,12 +340,17 @@ void Session::settle(std::map<std::string, Pending>::iterator pending,
   const bool more = std::any_of(pending_.begin(), pending_.end(),
                                 [&](const auto& entry) { return entry.second.stream == id; });
   if (more || id == kStandaloneStream) return;
-  if (EventStream* finished = stream(id)) finished->finish();
-  touched.push_back(id);
+  finish(id, touched);
 }
 
-StreamId Session::route(const Envelope& envelope) {
+StreamId Session::route(const Envelope& envelope, std::string_view about) {
   if (one_stream_) return kStandaloneStream;
+  if (!about.empty()) {
+    const auto known = pending_.find(id_key(about));
+    if (known != pending_.end() && streams_.count(known->second.stream) != 0) {
+      return known->second.stream;
+    }
+  }
   if (envelope.method == "notifications/progress" && !envelope.progress_of.empty()) {
     const std::string token = id_key(envelope.progress_of);
     for (const auto& [key, pending] : pending_) {
@@ -314,24 +365,6 @@ StreamId Session::route(const Envelope& envelope) {
   if (oldest != nullptr && pending_.size() == 1) return oldest->stream;
   if (streams_.at(kStandaloneStream).attached() || oldest == nullptr) return kStandaloneStream;
   return oldest->stream;
-}
-
-void Session::push(StreamId id, std::string message, std::vector<StreamId>& touched) {
-  EventStream* target = stream(id);
-  if (target == nullptr) return;  // the client abandoned it
-  to_one_line(message);           // a lone carriage return would end the line of an event stream
-  target->push(std::move(message));
-  touched.push_back(id);
-}
-
-EventStream& Session::open_stream() {
-  const StreamId id = next_stream_++;
-  return streams_.emplace(id, EventStream(id, limits_)).first->second;
-}
-
-EventStream* Session::stream(StreamId id) {
-  const auto found = streams_.find(id);
-  return found == streams_.end() ? nullptr : &found->second;
 }
 
 void Session::drop_stream(StreamId id) {
@@ -351,17 +384,6 @@ void Session::retire_stream(StreamId id) {
     drop_stream(retired_.front());
     retired_.pop_front();
   }
-}
-
-std::size_t Session::pending_bytes() const {
-  std::size_t total = 0;
-  for (const auto& [id, stream] : streams_) total += stream.pending_bytes();
-  return total;
-}
-
-bool Session::has_attached_stream() const {
-  return std::any_of(streams_.begin(), streams_.end(),
-                     [](const auto& entry) { return entry.second.attached(); });
 }
 
 }  // namespace agent_vm::mcp

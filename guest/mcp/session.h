@@ -27,8 +27,7 @@
 #include <string_view>
 #include <vector>
 
-#include "mcp/event_stream.h"
-#include "mcp/message.h"
+#include "mcp/server_side.h"
 
 namespace agent_vm::mcp {
 
@@ -36,18 +35,14 @@ namespace agent_vm::mcp {
 struct SessionRecord {
   std::string id;
   std::string server;
-  std::string protocol_version;  // as the server answered it
-  std::string initialize;        // the client's request, as it was sent
-  std::string initialized;       // the client's notification; empty before it came
+  std::string protocol_version;         // as the server answered it
+  std::string initialize;               // the client's request, as it was sent
+  std::string initialized;              // the client's notification; empty before it came
+  std::string log_level;                // raw params of the last logging/setLevel; empty without
+  std::set<std::string> subscriptions;  // uris of resources/subscribe
 };
 
-// Why a POST is refused: an HTTP status and a JSON-RPC error as its body.
-struct Refusal {
-  int status = 400;
-  MessageError error;
-};
-
-class Session {
+class Session : public ServerSide {
  public:
   // `one_stream`: the transport of 2024-11-05, where everything travels on the GET stream.
   Session(std::string id, std::string server, bool one_stream = false,
@@ -58,49 +53,30 @@ class Session {
   const std::string& id() const { return record_.id; }
   const std::string& server() const { return record_.server; }
   const SessionRecord& record() const { return record_; }
-  // The handshake is done, so that the session can outlive its server process.
-  bool established() const { return !record_.protocol_version.empty(); }
-
   struct Accepted {
     std::optional<StreamId> stream;      // where the responses will come; nothing: 202
     std::vector<std::string> to_server;  // lines without their terminator
     bool is_batch = false;
     std::vector<StreamId> touched;  // streams of cancelled requests, now finished
+    bool record_changed = false;
   };
   // A client's POST. Call it only while server_ready(), or for `initialize`.
   tl::expected<Accepted, Refusal> post(std::string_view body);
 
-  // A server process is there: what to send first (the replayed handshake after a restart).
-  std::vector<std::string> server_started();
-  // The server answers requests: it did not need a handshake again, or has finished it.
-  bool server_ready() const { return server_ready_; }
+  // Repeats the session's handshake, after a restart.
+  std::vector<std::string> server_started() override;
+  bool server_ready() const override { return server_ready_; }
+  // The handshake is done, so that the session can outlive its server process.
+  bool established() const override { return !record_.protocol_version.empty(); }
+  bool wants_server() const override { return established(); }
+  FromServer server_line(std::string_view line, std::string_view about = {}) override;
+  std::vector<StreamId> server_lost(std::string_view reason) override;
+  std::size_t in_flight() const override { return pending_.size(); }
 
-  struct FromServer {
-    std::vector<std::string> to_server;
-    std::vector<StreamId> touched;  // streams that got a message or ended
-    bool junk = false;              // not a message, or an answer to nothing: dropped
-    bool became_ready = false;      // the replayed handshake is complete
-    std::string replay_failure;     // or why it failed
-    bool established = false;       // the record changed: worth saving
-  };
-  FromServer server_line(std::string_view line);
-
-  // The server process is gone: every request in flight is answered with an error, at once and
-  // only once, and is not repeated. Returns the touched streams.
-  std::vector<StreamId> server_lost(std::string_view reason);
-
-  // Null when there is no such stream (any more).
-  EventStream* stream(StreamId id);
-  // A stream that can never be resumed, because no event id of it was told: forget it. What still
-  // comes for it is dropped.
-  void drop_stream(StreamId id);
+  void drop_stream(StreamId id) override;
   // A finished stream was handed to a connection that may yet turn out to be broken: the last few
   // are kept for a client that resumes them.
   void retire_stream(StreamId id);
-
-  std::size_t in_flight() const { return pending_.size(); }
-  std::size_t pending_bytes() const;
-  bool has_attached_stream() const;
 
  private:
   struct Pending {
@@ -108,6 +84,8 @@ class Session {
     StreamId stream = 0;
     std::string token;  // key of its progress token, or empty
     bool initialize = false;
+    std::string method;  // and params: of a request whose effect a new process must get again
+    std::string params;
     std::uint64_t order = 0;
   };
 
@@ -116,29 +94,27 @@ class Session {
   tl::expected<void, Refusal> accept_request(std::string_view text, const Envelope& envelope,
                                              Accepted& accepted);
   void accept_cancel(std::string_view text, const Envelope& envelope, Accepted& accepted);
-  void handle_line(std::string_view text, FromServer& effects);
+  void handle_line(std::string_view text, std::string_view about, FromServer& effects);
   void handle_response(std::string_view text, const Envelope& envelope, FromServer& effects);
   void handle_replay_response(const Envelope& envelope, FromServer& effects);
-  EventStream& open_stream();
-  StreamId route(const Envelope& envelope);
-  void push(StreamId id, std::string message, std::vector<StreamId>& touched);
+  StreamId route(const Envelope& envelope, std::string_view about);
+  void remember(const Pending& pending, FromServer& effects);
+  std::vector<std::string> replay_state();
   void settle(std::map<std::string, Pending>::iterator pending, std::vector<StreamId>& touched);
   bool batches_allowed() const;
 
   SessionRecord record_;
   bool one_stream_;
-  EventStream::Limits limits_;
   bool server_ready_ = false;
   bool initialize_in_flight_ = false;
   std::string replay_id_;  // raw id of the replayed initialize; empty when none is under way
   std::uint64_t generation_ = 0;
   std::uint64_t next_order_ = 1;
-  StreamId next_stream_ = 1;
   std::map<std::string, Pending> pending_;  // by the key of the id on the wire
+  std::set<std::string> own_;               // our own requests, whose answers nobody waits for
   std::set<std::string> cancelled_;         // wire ids the server may still answer
   std::map<std::string, StreamId> asked_;   // the server's own requests to the client
-  std::map<StreamId, EventStream> streams_;
-  std::deque<StreamId> retired_;  // oldest first
+  std::deque<StreamId> retired_;            // oldest first
 };
 
 }  // namespace agent_vm::mcp

@@ -202,7 +202,7 @@ TEST_F(SessionTest, AReplayThatEndsInAnotherVersionIsAFailure) {
   const auto id = std::string(parse_message(replay[0])->id);
   const auto effects = session.server_line(R"({"jsonrpc":"2.0","id":)" + id +
                                            R"(,"result":{"protocolVersion":"2025-06-18"}})");
-  EXPECT_THAT(effects.replay_failure, HasSubstr("2025-06-18"));
+  EXPECT_THAT(effects.handshake_failure, HasSubstr("2025-06-18"));
   EXPECT_FALSE(session.server_ready());
 }
 

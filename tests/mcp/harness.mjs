@@ -46,9 +46,14 @@ export class Gateway {
     fs.writeFileSync(this.tokenFile, token + "\n", { mode: 0o600 });
   }
 
-  async start(environment = {}) {
+  writeConfig() {
     const file = path.join(this.folder, "config.json");
     fs.writeFileSync(file, JSON.stringify(this.config));
+    return file;
+  }
+
+  async start(environment = {}) {
+    const file = this.writeConfig();
     this.process = spawn(process.env.AGENT_MCP, ["--config", file, "--debug"], {
       stdio: ["ignore", "ignore", "pipe"],
       env: { ...process.env, ...environment },
