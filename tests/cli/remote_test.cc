@@ -147,6 +147,8 @@ TEST_F(RemoteTest, S25_ATerminalGetsNoControlBytesFromExec) {
   const Outcome outcome = on_terminal({"exec", "--", "printf", "\\033[31mred\\n"}, "", {path_});
   EXPECT_THAT(outcome.out, HasSubstr("\\x1b[31mred"));
   EXPECT_THAT(outcome.out, Not(HasSubstr("\x1b")));
+  // Anything else than a terminal gets every byte as it is.
+  EXPECT_EQ(with_ssh({"exec", "--", "printf", "\\033[31mred\\n"}).out, "\x1b[31mred\n");
 }
 
 TEST_F(RemoteTest, S26_NothingOfTheOwnersGoesAlong) {

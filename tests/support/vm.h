@@ -17,7 +17,6 @@ namespace agent_vm::test {
 
 struct VmOptions {
   std::string branch = "work";
-  bool sudo = true;  // in the owner's own configuration: tests play guest root, too
   std::string memory = "1G";
   std::vector<std::string> create_arguments;
   std::string repository_settings;  // content of agent-vm.toml; create gets --trust
