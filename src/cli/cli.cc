@@ -33,6 +33,7 @@ void add_verbs(CLI::App& app, Context& context) {
   add_exec(app, context);
   add_logs(app, context);
   add_fetch(app, context);
+  add_mcp(app, context);
   add_list(app, context);
   add_config(app, context);
   add_update(app, context);
@@ -117,10 +118,12 @@ Status check_verb(CLI::App& app, const std::vector<std::string>& arguments) {
                             .with_hint("see: agent-vm --help"));
 }
 
-// Takes what stands behind "--" out of the arguments of exec and __complete: it is somebody else's.
+// Takes what stands behind "--" out of the arguments of exec, mcp add and __complete: it is
+// somebody else's.
 std::vector<std::string> take_command(std::vector<std::string>& arguments) {
   const std::size_t verb = find_verb(arguments);
-  if (verb == arguments.size() || (arguments[verb] != "exec" && arguments[verb] != "__complete")) {
+  if (verb == arguments.size()) return {};
+  if (arguments[verb] != "exec" && arguments[verb] != "mcp" && arguments[verb] != "__complete") {
     return {};
   }
   const auto dashes = std::ranges::find(arguments, "--");

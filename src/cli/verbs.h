@@ -15,6 +15,7 @@ void add_shell(CLI::App& app, Context& context);
 void add_exec(CLI::App& app, Context& context);
 void add_logs(CLI::App& app, Context& context);
 void add_fetch(CLI::App& app, Context& context);
+void add_mcp(CLI::App& app, Context& context);
 void add_list(CLI::App& app, Context& context);
 void add_config(CLI::App& app, Context& context);
 void add_update(CLI::App& app, Context& context);

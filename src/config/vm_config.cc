@@ -101,6 +101,10 @@ Result<NetworkMode> parse_network_mode(std::string_view text) {
               escape_line(text));
 }
 
+std::string mcp_server_setting(std::string_view name) {
+  return fmt::format("mcp_server.{}", name);
+}
+
 std::string mcp_endpoint(const VmConfig& config) {
   const bool ipv6 = config.host.find(':') != std::string::npos;
   return fmt::format("http://{}:{}/mcp", ipv6 ? "[" + config.host + "]" : config.host, config.port);

@@ -70,7 +70,7 @@ struct VmConfig {
   Accel accel = Accel::kAuto;
   // Which of memory, cpus, disk, accel, image_variant and allowed_origins were named on the command
   // line: `update` lets no file override those.
-  std::vector<std::string> explicit_settings;
+  std::vector<std::string> explicit_settings;  // and mcp_server_setting() of those added by hand
 
   ImageChoice image;
 
@@ -107,5 +107,8 @@ Status validate_for_host(const VmConfig& config, const HostResources& host);
 // the result has passed validate().
 std::string to_json_text(const VmConfig& config);
 Result<VmConfig> parse_vm_config(std::string_view json_text);
+
+// How an MCP server that was added on the command line is named in `explicit_settings`.
+std::string mcp_server_setting(std::string_view name);
 
 }  // namespace agent_vm

@@ -22,6 +22,9 @@ Settings kept_settings(const VmConfig& old) {
   if (named("accel")) kept.accel = old.accel;
   if (named("image_variant")) kept.image_variant = old.image.variant;
   if (named("allowed_origins")) kept.allowed_origins = old.allowed_origins;
+  for (const auto& [name, server] : old.mcp_servers) {
+    if (named(mcp_server_setting(name))) kept.mcp_servers[name] = server;
+  }
   return kept;
 }
 

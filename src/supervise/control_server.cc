@@ -22,6 +22,7 @@ using std::chrono::milliseconds;
 namespace {
 constexpr milliseconds kDefaultGrace{20'000};
 constexpr milliseconds kDefaultStatusPatience{5'000};
+constexpr milliseconds kDefaultReloadPatience{30'000};
 }  // namespace
 
 Result<std::unique_ptr<ControlServer>> ControlServer::listen(asio::io_context& io, int vm_directory,
@@ -91,6 +92,10 @@ Task<Result<json>> ControlServer::answer(json request) {
   if (name == "status") {
     co_return co_await supervisor_.status(
         Deadline::in(duration("patience_ms", kDefaultStatusPatience)));
+  }
+  if (name == "reload_mcp") {
+    co_return co_await supervisor_.reload_mcp(
+        Deadline::in(duration("patience_ms", kDefaultReloadPatience)));
   }
   if (name == "stop") {
     // Any number may ask; one stop is made, and all get its outcome.

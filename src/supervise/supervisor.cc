@@ -20,6 +20,7 @@
 #include "os/files.h"
 #include "supervise/guest_status.h"
 #include "supervise/identity_document.h"
+#include "supervise/mcp_reload.h"
 #include "supervise/share.h"
 
 namespace agent_vm {
@@ -498,6 +499,16 @@ Task<json> Supervisor::status(Deadline deadline) {
     status["guest"] = co_await guest_status(deadline);
   }
   co_return status;
+}
+
+Task<Result<json>> Supervisor::reload_mcp(Deadline deadline) {
+  if (state_ != State::kRunning || paused_) {
+    CO_FAIL(ErrorKind::kNotRunning, "VM {} is not running", vm_.name());
+  }
+  CO_TRY(const VmConfig now, vm_.read_config());
+  CO_CHECK(co_await agent_vm::reload_mcp(*agent_, reloadable(config_, now), deadline));
+  json result = json::object();
+  co_return result;
 }
 
 }  // namespace agent_vm

@@ -58,6 +58,9 @@ class Supervisor {
   // What `status` needs and only the supervisor knows; asks the guest, up to the deadline.
   Task<nlohmann::json> status(Deadline deadline);
 
+  // Gives the gateway in the guest the MCP servers that config.json names now.
+  Task<Result<nlohmann::json>> reload_mcp(Deadline deadline);
+
  private:
   enum class State { kStarting, kRunning, kStopping };
 

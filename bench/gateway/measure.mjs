@@ -1,0 +1,232 @@
+// Measures the gateway and two npm proxies, taking turns (A B C A B C ...), so that what else the machine
+// does falls on all of them. Ratios, not times, are what can be compared between machines.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import fs from "node:fs";
+import http from "node:http";
+import os from "node:os";
+import path from "node:path";
+
+const option = (name, fallback) => {
+  const at = process.argv.indexOf(`--${name}`);
+  return at < 0 ? fallback : Number(process.argv[at + 1]);
+};
+const rounds = option("rounds", 10);
+const perRound = 200;
+const parallel = 8;
+const sessionsForMemory = 100;
+const fixture = process.env.MCP_FIXTURE;
+const folder = fs.mkdtempSync(path.join(os.tmpdir(), "gateway-bench-"));
+const token = "token-of-the-bench-0123456789";
+const children = [];
+
+function start(command, args) {
+  const child = spawn(command, args, { stdio: ["ignore", "ignore", "pipe"] });
+  child.log = "";
+  child.stderr.on("data", (bytes) => (child.log = (child.log + bytes).slice(-4000)));
+  children.push(child);
+  return child;
+}
+
+function startGateway(port) {
+  const config = path.join(folder, "config.json");
+  fs.writeFileSync(path.join(folder, "token"), token, { mode: 0o600 });
+  fs.writeFileSync(config, JSON.stringify({
+    address: "127.0.0.1", port, token_file: path.join(folder, "token"), workspace: { root: folder },
+    servers: { echo: { command: [fixture] } }, limits: { max_processes: 200 },
+  }));
+  return { process: start(process.env.AGENT_MCP, ["--config", config]), target: "/servers/echo/mcp" };
+}
+const bin = (name) => path.resolve("node_modules", name);
+const startMcpProxy = (port) => ({
+  process: start(process.execPath, [bin("mcp-proxy/dist/bin/mcp-proxy.mjs"), "--port", port, "--host", "127.0.0.1", "--server", "stream", "--", fixture]),
+  target: "/mcp",
+});
+const startSupergateway = (port) => ({
+  process: start(process.execPath, [bin("supergateway/dist/index.js"), "--stdio", fixture, "--outputTransport", "streamableHttp", "--stateful", "--port", port, "--logLevel", "none"]),
+  target: "/mcp",
+});
+
+class Subject {
+  constructor(name, begin, port) {
+    Object.assign(this, { name, port }, begin(port));
+    this.agent = new http.Agent({ keepAlive: true, maxSockets: parallel });
+  }
+
+  post(message, session) {
+    const body = JSON.stringify(message);
+    const headers = {
+      "Content-Type": "application/json", Accept: "application/json, text/event-stream",
+      Authorization: `Bearer ${token}`, "Content-Length": Buffer.byteLength(body),
+      ...(session ? { "Mcp-Session-Id": session, "MCP-Protocol-Version": "2025-11-25" } : {}),
+    };
+    return new Promise((resolve, reject) => {
+      const request = http.request({ host: "127.0.0.1", port: this.port, method: "POST", path: this.target, headers, agent: this.agent }, (response) => {
+        let text = "";
+        response.on("data", (bytes) => (text += bytes));
+        response.on("end", () => resolve({ status: response.statusCode, text, session: response.headers["mcp-session-id"] }));
+      });
+      request.on("error", reject);
+      request.end(body);
+    });
+  }
+
+  async open() {
+    const answer = await this.post({
+      jsonrpc: "2.0", id: 0, method: "initialize",
+      params: { protocolVersion: "2025-11-25", capabilities: {}, clientInfo: { name: "bench", version: "1" } },
+    });
+    if (answer.status !== 200) throw new Error(`${this.name}: ${answer.status} ${answer.text}`);
+    await this.post({ jsonrpc: "2.0", method: "notifications/initialized" }, answer.session);
+    return answer.session;
+  }
+
+  async ready() {
+    for (let i = 0; ; i++) {
+      try {
+        return (this.session = await this.open());
+      } catch (error) {
+        if (i === 150) throw new Error(`${this.name}: ${error.message}\n${this.process.log}`);
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }
+    }
+  }
+
+  async call(name, args) {
+    const id = (this.next = (this.next ?? 0) + 1);
+    const answer = await this.post({ jsonrpc: "2.0", id, method: "tools/call", params: { name, arguments: args } }, this.session);
+    if (!answer.text.includes('"result"')) throw new Error(`${this.name}: ${answer.status} ${answer.text}`);
+  }
+
+  // CPU seconds and resident memory of its own process, without the servers behind it.
+  cpu() {
+    const fields = fs.readFileSync(`/proc/${this.process.pid}/stat`, "utf8").split(") ")[1].split(" ");
+    return (Number(fields[11]) + Number(fields[12])) / 100;
+  }
+  memory() {
+    return Number(fs.readFileSync(`/proc/${this.process.pid}/status`, "utf8").match(/VmRSS:\s+(\d+)/)[1]) * 1024;
+  }
+}
+
+// The same calls over the server's own pipes: what no gateway can be faster than.
+class Raw {
+  constructor() {
+    this.name = "raw stdio";
+    this.process = spawn(fixture, [], { stdio: ["pipe", "pipe", "ignore"] });
+    children.push(this.process);
+    this.text = "";
+    this.process.stdout.on("data", (bytes) => {
+      this.text += bytes;
+      if (this.text.endsWith("\n")) {
+        this.text = "";
+        this.answered?.();
+      }
+    });
+  }
+  call(name, args) {
+    const answered = new Promise((resolve) => (this.answered = resolve));
+    this.process.stdin.write(JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/call", params: { name, arguments: args } }) + "\n");
+    return answered;
+  }
+}
+
+const now = () => Number(process.hrtime.bigint()) / 1e6;
+const sorted = (list) => [...list].sort((a, b) => a - b);
+const quantile = (list, q) => sorted(list)[Math.min(list.length - 1, Math.floor(list.length * q))];
+const median = (list) => quantile(list, 0.5);
+
+async function roundTrips(subject) {
+  const times = [];
+  for (let i = 0; i < perRound; i++) {
+    const begin = now();
+    await subject.call("echo", { text: "x" });
+    times.push(now() - begin);
+  }
+  return times;
+}
+
+async function throughput(subject) {
+  const begin = now();
+  const cpu = subject.cpu();
+  let left = perRound * 2;
+  await Promise.all(Array.from({ length: parallel }, async () => {
+    while (left-- > 0) await subject.call("echo", { text: "x" });
+  }));
+  return { rate: (perRound * 2 * 1000) / (now() - begin), cpu: (subject.cpu() - cpu) / (perRound * 2) };
+}
+
+async function main() {
+  const base = 20000 + (process.pid % 20000);
+  const subjects = [
+    new Subject("agent-mcp", startGateway, base),
+    new Subject("mcp-proxy", startMcpProxy, base + 1),
+    new Subject("supergateway", startSupergateway, base + 2),
+  ];
+  const raw = new Raw();
+  for (const subject of subjects) await subject.ready();
+  const figures = Object.fromEntries([...subjects, raw].map((s) => [s.name, { rate: [], cpu: [], trip: [], slow: [] }]));
+  for (let round = 0; round < rounds; round++) {
+    for (const subject of [raw, ...subjects]) {
+      const times = await roundTrips(subject);
+      figures[subject.name].trip.push(median(times));
+    }
+    for (const subject of subjects) {
+      const { rate, cpu } = await throughput(subject);
+      figures[subject.name].rate.push(rate);
+      figures[subject.name].cpu.push(cpu);
+    }
+  }
+  // While another call of the same session takes its time.
+  for (const subject of subjects) {
+    const held = subject.call("hold", {}).catch(() => {});
+    figures[subject.name].slow = await roundTrips(subject);
+    await subject.call("release", {});
+    await held;
+  }
+  for (const subject of subjects) {
+    figures[subject.name].memory = { 1: subject.memory() };
+    for (let i = 1; i < sessionsForMemory; i++) await subject.open();
+    figures[subject.name].memory[sessionsForMemory] = subject.memory();
+  }
+  report(subjects.map((s) => s.name), figures);
+}
+
+function report(names, figures) {
+  const own = figures[names[0]];
+  const of = (name, key) => median(figures[name][key]);
+  const ratios = {
+    "P9 requests/s / mcp-proxy": of(names[0], "rate") / of("mcp-proxy", "rate"),
+    "P9 requests/s / supergateway": of(names[0], "rate") / of("supergateway", "rate"),
+    "P10 memory with 100 sessions / mcp-proxy": own.memory[100] / figures["mcp-proxy"].memory[100],
+    "P10 memory with 100 sessions / supergateway": own.memory[100] / figures.supergateway.memory[100],
+    "P11 round trip / raw stdio": of(names[0], "trip") / of("raw stdio", "trip"),
+    "CPU per request / mcp-proxy": of(names[0], "cpu") / of("mcp-proxy", "cpu"),
+  };
+  const machine = { cpus: os.cpus().length, model: os.cpus()[0]?.model, kernel: os.release(), node: process.version, rounds };
+  if (process.argv.includes("--json")) {
+    console.log(JSON.stringify({ machine, figures, ratios }, null, 2));
+    return;
+  }
+  console.log(`${machine.cpus} x ${machine.model}, Linux ${machine.kernel}, node ${machine.node}, ${rounds} rounds\n`);
+  const row = (cells) => console.log(cells.map((cell, i) => (i ? String(cell).padStart(20) : String(cell).padEnd(14))).join(""));
+  const spread = (list, digits) => `${median(list).toFixed(digits)} (${quantile(list, 0.1).toFixed(digits)}-${quantile(list, 0.9).toFixed(digits)})`;
+  row(["", "requests/s", "CPU ms/request", "round trip ms", "p50 while held", "p99 while held", "MB, 1 session", "MB, 100"]);
+  row(["raw stdio", "", "", spread(figures["raw stdio"].trip, 2)]);
+  for (const name of names) {
+    const f = figures[name];
+    row([name, spread(f.rate, 0), (median(f.cpu) * 1000).toFixed(2), spread(f.trip, 2), median(f.slow).toFixed(2),
+      quantile(f.slow, 0.99).toFixed(2), (f.memory[1] / 1e6).toFixed(1), (f.memory[100] / 1e6).toFixed(1)]);
+  }
+  console.log();
+  for (const [name, value] of Object.entries(ratios)) console.log(`${name.padEnd(46)} ${value.toFixed(3)}`);
+}
+
+main()
+  .catch((error) => {
+    console.error(error);
+    process.exitCode = 1;
+  })
+  .finally(() => {
+    for (const child of children) child.kill("SIGKILL");
+    fs.rmSync(folder, { recursive: true, force: true });
+  });
