@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "base/text.h"
+#include "identity/disk.h"
 #include "identity/steps.h"
 
 namespace agent_vm {
@@ -25,6 +26,24 @@ Status take(json& document, const char* name, T& into) {
   }
   document.erase(found);
   return {};
+}
+
+using Steps = std::vector<std::pair<const char*, std::function<Status()>>>;
+
+IdentityReport run_steps(const Steps& steps) {
+  IdentityReport report;
+  for (const auto& [name, step] : steps) {
+    const auto begin = std::chrono::steady_clock::now();
+    if (const Status status = step(); !status) {
+      report.failed_step = name;
+      report.error = status.error().message();
+      report.evidence = status.error().evidence();
+      break;
+    }
+    const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - begin;
+    report.steps.push_back({name, took.count()});
+  }
+  return report;
 }
 
 }  // namespace
@@ -49,6 +68,7 @@ Result<Identity> parse_identity(std::string_view json_text) {
   TRY(take(document, "mcp_config", identity.mcp_config));
   TRY(take(document, "mcp_token", identity.mcp_token));
   TRY(take(document, "sudo", identity.sudo));
+  TRY(take(document, "disk_serial", identity.disk_serial));
   TRY(take(document, "share_tag", identity.share_tag));
   TRY(take(document, "units", identity.units));
   if (!document.empty()) {
@@ -73,10 +93,12 @@ json to_json(const IdentityReport& report) {
 }
 
 IdentityReport apply_identity(const Identity& identity) {
-  // Entropy first: nothing may draw random numbers that another VM of the same template draws too.
-  const std::vector<std::pair<const char*, std::function<Status()>>> steps{
+  return run_steps({
+      // Entropy first: nothing may draw random numbers that another VM of the same template draws.
       {"entropy", [&] { return add_entropy(identity.entropy); }},
       {"clock", [&] { return set_clock(identity.clock_ns); }},
+      // Before all that is written: from here on the guest's files last.
+      {"disk", [&] { return mount_disk(identity.disk_serial); }},
       {"hostname", [&] { return set_hostname(identity.hostname); }},
       {"machine-id", [&] { return set_machine_id(identity.machine_id); }},
       {"network", [&] { return configure_network(identity); }},
@@ -85,20 +107,14 @@ IdentityReport apply_identity(const Identity& identity) {
       {"sudo", [&] { return set_sudo(identity.sudo); }},
       {"workspace", [&] { return mount_workspace(identity.share_tag); }},
       {"units", [&] { return start_units(identity.units); }},
-  };
-  IdentityReport report;
-  for (const auto& [name, step] : steps) {
-    const auto begin = std::chrono::steady_clock::now();
-    if (const Status status = step(); !status) {
-      report.failed_step = name;
-      report.error = status.error().message();
-      report.evidence = status.error().evidence();
-      break;
-    }
-    const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - begin;
-    report.steps.push_back({name, took.count()});
-  }
-  return report;
+  });
+}
+
+IdentityReport settle() {
+  return run_steps({
+      {"modules", [] { return load_modules(); }},
+      {"boot", [] { return await_boot(); }},
+  });
 }
 
 }  // namespace agent_vm

@@ -28,6 +28,7 @@ struct Identity {
   std::string mcp_config;      // content of /etc/agent-vm/mcp.json
   std::string mcp_token;
   bool sudo = false;               // whether `dev` may become root
+  std::string disk_serial;         // of the block device that keeps what the guest changes
   std::string share_tag;           // virtiofs tag to mount on /workspace
   std::vector<std::string> units;  // started at the end, in one transaction
 };
@@ -49,5 +50,9 @@ nlohmann::json to_json(const IdentityReport& report);
 
 // Needs root in the guest. Stops at the first step that fails.
 IdentityReport apply_identity(const Identity& identity);
+
+// For a guest that is to become a template: waits for the end of the boot, and brings into memory
+// what apply_identity() will need of the disk.
+IdentityReport settle();
 
 }  // namespace agent_vm

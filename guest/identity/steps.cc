@@ -2,28 +2,25 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
-#include <linux/netlink.h>
 #include <linux/random.h>
 #include <net/if.h>
 #include <net/if_arp.h>
 #include <net/route.h>
 #include <netinet/in.h>
-#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <ctime>
 
-#include "base/deadline.h"
 #include "base/fd.h"
 #include "base/text.h"
+#include "identity/events.h"
+#include "identity/program.h"
 
 namespace agent_vm {
 namespace {
@@ -54,39 +51,6 @@ Status write_file(const std::string& path, std::string_view content, mode_t mode
 std::string with_newline(std::string text) {
   if (!text.ends_with('\n')) text += '\n';
   return text;
-}
-
-struct ProgramOutput {
-  bool ok = false;
-  std::vector<std::string> lines;  // both streams, cut at 64 KiB
-};
-
-Result<ProgramOutput> run_program(const std::vector<std::string>& argv) {
-  std::array<int, 2> ends{};
-  if (::pipe2(ends.data(), O_CLOEXEC) != 0) return fail_errno(errno, "cannot make a pipe");
-  const Fd read_end(ends[0]);
-  Fd write_end(ends[1]);
-  std::vector<char*> arguments;
-  for (const auto& argument : argv) arguments.push_back(const_cast<char*>(argument.c_str()));
-  arguments.push_back(nullptr);
-  const pid_t pid = ::fork();
-  if (pid < 0) return fail_errno(errno, "cannot start {}", argv[0]);
-  if (pid == 0) {
-    ::dup2(write_end.get(), 1);
-    ::dup2(write_end.get(), 2);
-    ::execv(argv[0].c_str(), arguments.data());
-    ::_exit(127);
-  }
-  write_end.reset();
-  std::string output;
-  std::array<char, 4096> buffer{};
-  ssize_t got = 0;
-  while ((got = ::read(read_end.get(), buffer.data(), buffer.size())) > 0) {
-    if (output.size() < 65536) output.append(buffer.data(), static_cast<std::size_t>(got));
-  }
-  int status = 0;
-  ::waitpid(pid, &status, 0);
-  return ProgramOutput{WIFEXITED(status) && WEXITSTATUS(status) == 0, split_lines(output)};
 }
 
 sockaddr as_sockaddr(std::uint32_t address_in_network_order) {
@@ -220,29 +184,28 @@ Status set_sudo(bool allowed) {
 }
 
 Status mount_workspace(const std::string& tag) {
-  // Subscribe before the first try: an event between the two is then not lost.
-  const Fd events(::socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT));
-  sockaddr_nl address{};
-  address.nl_family = AF_NETLINK;
-  address.nl_groups = 1;
-  if (!events || ::bind(events.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
-    return fail_errno(errno, "cannot listen to the kernel's events");
-  }
-  const Deadline deadline = Deadline::in(std::chrono::seconds(20));
-  while (true) {
+  return retry_at_events(fmt::format("the shared folder '{}'", tag), [&]() -> Result<bool> {
     // The share holds whatever the guest put there: nothing in it becomes privileged by being run.
-    if (::mount(tag.c_str(), kWorkspace, "virtiofs", MS_NOSUID | MS_NODEV, nullptr) == 0) return {};
-    const int error = errno;
-    if (error == EBUSY) return {};  // mounted already: a second identity step
-    if (error != EINVAL && error != ENODEV) return fail_errno(error, "cannot mount {}", kWorkspace);
-    pollfd ready{events.get(), POLLIN, 0};
-    if (::poll(&ready, 1, deadline.poll_ms()) == 0) {
-      return fail("the shared folder '{}' did not appear", tag);
-    }
-    std::array<char, 8192> event{};
-    while (::recv(events.get(), event.data(), event.size(), MSG_DONTWAIT) > 0) {
-    }
-  }
+    if (::mount(tag.c_str(), kWorkspace, "virtiofs", MS_NOSUID | MS_NODEV, nullptr) == 0)
+      return true;
+    if (errno == EBUSY) return true;  // mounted already: a second identity step
+    if (errno == EINVAL || errno == ENODEV) return false;
+    return fail_errno(errno, "cannot mount {}", kWorkspace);
+  });
+}
+
+Status load_modules() {
+  const ProgramOutput loaded =
+      TRY(run_program({"/usr/sbin/modprobe", "--all", "virtiofs", "overlay"}));
+  if (loaded.ok) return {};
+  return tl::unexpected(
+      Error(ErrorKind::kFailed, "cannot load kernel modules").with_evidence(loaded.lines));
+}
+
+Status await_boot() {
+  // Its exit status tells whether some unit failed, which a template shares with every boot.
+  TRY(run_program({"/usr/bin/systemctl", "is-system-running", "--wait"}));
+  return {};
 }
 
 Status start_units(const std::vector<std::string>& units) {

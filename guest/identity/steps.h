@@ -15,6 +15,10 @@ Status install_mcp(const Identity& identity);
 Status set_sudo(bool allowed);
 // Waits, by the kernel's own events, up to 20 s for the hot-plugged device to appear.
 Status mount_workspace(const std::string& tag);
+// Those that the steps above would otherwise load one by one.
+Status load_modules();
+// Until systemd has nothing left to start.
+Status await_boot();
 Status start_units(const std::vector<std::string>& units);
 
 }  // namespace agent_vm

@@ -6,13 +6,14 @@
 namespace agent_vm {
 
 Result<StartOutcome> start_with_progress(Context& context, const VmDirectory& vm,
-                                         const DirectoryLock& lock, const Deadline& deadline) {
+                                         const DirectoryLock& lock, const Deadline& deadline,
+                                         bool cold) {
   const std::string state_path = TRY(context.state()).path();
   StartOutcome outcome;
   {
     ProgressLine progress(context.out);
     outcome = TRY(start_vm(
-        state_path, vm, lock, {.debug = context.debug}, deadline,
+        state_path, vm, lock, {.debug = context.debug, .cold = cold}, deadline,
         [&](const std::string& step, const std::string& text) { progress.show(step, text); }));
   }
   for (const auto& note : outcome.notes) context.out.note("{}", escape_line(note));

@@ -16,7 +16,8 @@ constexpr std::chrono::seconds kStopPatience{60};
 
 // Prints the notes of the start (such as: no hardware isolation) on stderr.
 Result<StartOutcome> start_with_progress(Context& context, const VmDirectory& vm,
-                                         const DirectoryLock& lock, const Deadline& deadline);
+                                         const DirectoryLock& lock, const Deadline& deadline,
+                                         bool cold = false);
 Result<StopOutcome> stop_with_progress(Context& context, const VmDirectory& vm, bool force,
                                        const Deadline& deadline);
 

@@ -8,14 +8,9 @@
 
 #include "base/result.h"
 #include "config/vm_config.h"
+#include "image/verified_files.h"
 
 namespace agent_vm {
-
-struct ImageFile {
-  std::uint64_t bytes = 0;
-  std::string sha256;
-  bool operator==(const ImageFile&) const = default;
-};
 
 struct Manifest {
   std::string key;          // name of the image's folder: of recipe and lock
@@ -25,7 +20,7 @@ struct Manifest {
   std::string release;      // "bookworm"
   std::string kernel_release;
   ImageChoice choice;
-  std::map<std::string, ImageFile> files;       // root.img, vmlinuz, initrd.img
+  ImageFiles files;                             // root.img, vmlinuz, initrd.img
   std::map<std::string, std::string> packages;  // name -> version
   std::map<std::string, std::string> npm;       // the same of npm packages
 

@@ -17,7 +17,6 @@ namespace agent_vm {
 namespace {
 
 constexpr std::size_t kMaxManifest = 8U << 20U;
-constexpr const char* kStamp = "verified";
 constexpr const char* kUsers = "users";
 // Of a VM: names the image that its disk is an overlay on.
 constexpr const char* kDiskRecord = "disk.json";
@@ -33,40 +32,6 @@ tl::unexpected<Error> damaged(const std::string& key, std::string_view why) {
       Error(ErrorKind::kFailed, fmt::format("the image {} is damaged: {}", key, why))
           .with_hint("remove it with `agent-vm image prune`, or build it again "
                      "with `agent-vm image build`"));
-}
-
-// A file as it was when its hash was right. Whoever changes a byte changes the times.
-std::string stamp_of(const std::string& name, const ImageFile& file, const struct stat& status) {
-  return fmt::format("{} {} {} {} {}.{:09} {}.{:09}\n", name, file.sha256, status.st_size,
-                     status.st_ino, status.st_mtim.tv_sec, status.st_mtim.tv_nsec,
-                     status.st_ctim.tv_sec, status.st_ctim.tv_nsec);
-}
-
-Status verify_files(int dir, const std::string& key, const Manifest& manifest) {
-  const auto old_stamps = read_file_at(dir, kStamp, kMaxManifest);
-  std::string stamps;
-  for (const auto& [name, file] : manifest.files) {
-    const auto opened = open_beneath(dir, name, O_RDONLY);
-    if (!opened) return damaged(key, opened.error().message());
-    struct stat status {};
-    if (::fstat(opened->get(), &status) != 0) return fail_errno(errno, "cannot examine {}", name);
-    if (!S_ISREG(status.st_mode) || static_cast<std::uint64_t>(status.st_size) != file.bytes) {
-      return damaged(
-          key, fmt::format("{} has {} bytes instead of {}", name, status.st_size, file.bytes));
-    }
-    const std::string stamp = stamp_of(name, file, status);
-    stamps += stamp;
-    if (old_stamps && old_stamps->find(stamp) != std::string::npos) continue;
-    log::info("verifying {} of image {}", name, key);
-    if (TRY(sha256_hex_of_file(opened->get())) != file.sha256) {
-      return damaged(key, fmt::format("{} is not what was built: its hash differs", name));
-    }
-  }
-  if (!old_stamps || *old_stamps != stamps) {
-    // Only the next opening is slower without it.
-    static_cast<void>(write_file_atomic(dir, kStamp, stamps, 0600));
-  }
-  return {};
 }
 
 Result<Manifest> read_manifest(int dir, const std::string& key) {
@@ -121,7 +86,8 @@ Result<Image> ImageStore::open_image(const std::string& key) const {
   }
   auto manifest = read_manifest(dir->get(), key);
   if (!manifest) return damaged(key, manifest.error().message());
-  TRY(verify_files(dir->get(), key, *manifest));
+  if (const auto right = verify_files(dir->get(), manifest->files); !right)
+    return damaged(key, right.error().message());
   return Image{.key = key,
                .directory = directory,
                .root_bytes = manifest->files.at("root.img").bytes,

@@ -39,8 +39,7 @@ class ImageStore {
   Result<DirectoryLock> lock(const Deadline& deadline) const;
 
   // An image that is whole: every file is there, and has the size and the hash that the manifest
-  // says. A hash that was right is remembered with the file's size, times and inode, so that only
-  // the first opening after a change reads a gigabyte. kNotFound when there is no such image.
+  // says (see verify_files()). kNotFound when there is no such image.
   Result<Image> open_image(const std::string& key) const;
   // The newest whole image of a recipe; nothing when there is none. When there are only damaged
   // ones, the newest one's damage is the error.

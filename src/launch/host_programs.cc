@@ -47,8 +47,10 @@ Status find_qemu(HostPrograms& programs, const Deadline& deadline) {
   if (::access(kQemu, X_OK) != 0)
     return tl::unexpected(missing("QEMU (qemu-system-x86_64)", "qemu-system-x86"));
   programs.qemu = kQemu;
-  programs.qemu_version =
-      parse_version(TRY(run_checked({.argv = {kQemu, "--version"}, .deadline = deadline})).out);
+  const std::string version =
+      TRY(run_checked({.argv = {kQemu, "--version"}, .deadline = deadline})).out;
+  programs.qemu_version = parse_version(version);
+  programs.qemu_build = version.substr(0, version.find('\n'));
   if (programs.qemu_version.empty())
     return fail(ErrorKind::kMissing, "{} does not say which version it is", kQemu);
   programs.machine_options = parse_machine_options(

@@ -118,6 +118,7 @@ Result<StartedSupervisor> spawn_supervisor(const std::string& state_path, const 
                "4",
                "--timeout-ms",
                std::to_string(timeout_ms < 0 ? 3'600'000 : timeout_ms)};
+  if (options.cold) spec.argv.emplace_back("--cold");
   if (options.debug) spec.argv.emplace_back("--debug");
   spec.environment = host_environment();
   spec.descriptors = {{theirs.get(), 3}, {lock.fd(), 4}};

@@ -34,6 +34,7 @@ Result<RunState> query_run_state(const VmDirectory& vm, std::chrono::millisecond
 
 struct StartOptions {
   bool debug = false;
+  bool cold = false;  // boot, whatever templates there are
 };
 struct StartOutcome {
   bool already_running = false;

@@ -1,10 +1,11 @@
 #include "launch/prepare.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 
 #include <nlohmann/json.hpp>
 
-#include <nlohmann/json.hpp>
+#include "base/log.h"
 #include "base/text.h"
 #include "confine/user_namespace.h"
 #include "launch/accelerator.h"
@@ -13,6 +14,7 @@
 #include "launch/install_layout.h"
 #include "os/files.h"
 #include "os/run.h"
+#include "os/sha256.h"
 
 namespace agent_vm {
 
@@ -32,7 +34,66 @@ Result<std::optional<DiskRecord>> read_disk_record(const VmDirectory& vm) {
   return DiskRecord{value["image_key"].get<std::string>(), value["bytes"].get<std::uint64_t>()};
 }
 
-Result<PreparedStart> prepare_start(const VmDirectory& vm, const VmConfig& config,
+namespace {
+
+// What decides on the instructions that a guest may have seen.
+std::string host_processor() {
+  const std::string info = read_file("/proc/cpuinfo", 1U << 22U).value_or("");
+  // Of the first processor; "model name", "microcode" and "flags" are among these lines.
+  std::string about;
+  for (const auto& line : split_lines(info.substr(0, info.find("\n\n")))) {
+    for (const auto* field : {"vendor_id", "cpu family", "model", "stepping", "microcode", "flags"}) {
+      if (line.starts_with(field)) about += line + "\n";
+    }
+  }
+  return about;
+}
+
+// Sparse: it takes up what is written to it.
+Status make_file_system(const VmDirectory& vm, const std::string& name, std::uint64_t bytes,
+                        const Deadline& deadline) {
+  const Fd disk = TRY(open_beneath(vm.fd(), name, O_RDWR | O_CREAT | O_EXCL, 0600));
+  if (::ftruncate(disk.get(), static_cast<off_t>(bytes)) != 0)
+    return fail_errno(errno, "cannot make a file of {}", format_size(bytes));
+  // The file is zeros already: neither mke2fs nor the guest's kernel has to write them.
+  TRY(run_checked({.argv = {"/usr/sbin/mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-E",
+                            "lazy_itable_init=0,lazy_journal_init=1,nodiscard,"
+                            "assume_storage_prezeroed=1",
+                            vm.path() + "/" + name},
+                   .deadline = deadline}));
+  return {};
+}
+
+// Everything that a saved state depends on. The arguments hold the machine's whole shape.
+std::string template_key_of(const std::string& image_key, const HostPrograms& programs,
+                            Accelerator accelerator, const LaunchPlan& plan) {
+  const json all = {{"format", 1},
+                    {"image", image_key},
+                    {"qemu", programs.qemu_build},
+                    {"processor", accelerator == Accelerator::kKvm ? host_processor() : ""},
+                    {"arguments", plan.resumed_qemu.argv}};
+  return sha256_hex(all.dump()).substr(0, 20);
+}
+
+void choose_template(PreparedStart& prepared, const std::string& image_directory, bool cold) {
+  if (cold) return;
+  auto found = TemplateStore(image_directory).open(prepared.template_key);
+  if (found) {
+    prepared.warm = std::make_shared<const Template>(std::move(*found));
+    prepared.plan.warm = true;
+    return;
+  }
+  prepared.makes_template = true;
+  if (found.error().kind() == ErrorKind::kNotFound) return;
+  prepared.notes.push_back(
+      fmt::format("the template of this machine is damaged ({}), so the guest boots, and leaves a "
+                  "new one",
+                  found.error().message()));
+}
+
+}  // namespace
+
+Result<PreparedStart> prepare_start(const VmDirectory& vm, const VmConfig& config, bool cold,
                                     const Deadline& deadline) {
   PreparedStart prepared;
   const auto record = TRY(read_disk_record(vm));
@@ -41,11 +102,9 @@ Result<PreparedStart> prepare_start(const VmDirectory& vm, const VmConfig& confi
 
   const ChosenImage chosen = TRY(choose_image(config, record));
   const Image& image = chosen.image;
-  if (prepared.disk_bytes < image.root_bytes) {
-    return fail(ErrorKind::kInvalidInput, "a disk of {} is too small for the image, which has {}",
-                format_size(prepared.disk_bytes), format_size(image.root_bytes));
-  }
   prepared.image_key = image.key;
+  prepared.root_bytes = image.root_bytes;
+  prepared.image_directory = image.directory;
   prepared.image_root = image.directory + "/root.img";
   if (chosen.newer_exists) {
     prepared.notes.push_back(
@@ -68,6 +127,7 @@ Result<PreparedStart> prepare_start(const VmDirectory& vm, const VmConfig& confi
   inputs.cpus = config.cpus;
   inputs.accelerator = prepared.accelerator;
   inputs.workspace_path = config.workspace_path;
+  inputs.memory_path = fmt::format("{}/{}/{}", vm.path(), kMemoryFolder, kMemoryFile);
   inputs.kernel_path = kernel;
   inputs.initramfs_path = initramfs;
   inputs.kernel_arguments = "root=/dev/vda rw";
@@ -77,27 +137,24 @@ Result<PreparedStart> prepare_start(const VmDirectory& vm, const VmConfig& confi
   inputs.programs = std::move(programs);
   inputs.ids = TRY(system_id_map());
   prepared.plan = TRY(make_launch_plan(inputs));
+  prepared.template_key =
+      template_key_of(image.key, inputs.programs, prepared.accelerator, prepared.plan);
+  choose_template(prepared, image.directory, cold);
   return prepared;
 }
 
 Status ensure_disk(const VmDirectory& vm, const PreparedStart& prepared, const Deadline& deadline) {
   if (prepared.disk_exists) return {};
-  // No backing file in its header: the chain is in the launch plan, where a guest cannot reach it.
   const std::string temporary = std::string(kDiskFile) + ".new";
   TRY(remove_tree_at(vm.fd(), temporary));
-  auto made =
-      run_checked({.argv = {"qemu-img", "create", "-q", "-f", "qcow2", vm.path() + "/" + temporary,
-                            std::to_string(prepared.disk_bytes)},
-                   .deadline = deadline});
+  auto made = make_file_system(vm, temporary, prepared.disk_bytes, deadline);
   if (!made) {
     static_cast<void>(remove_tree_at(vm.fd(), temporary));
     return tl::unexpected(std::move(made).error().within("making the VM's disk"));
   }
-  if (::fchmodat(vm.fd(), temporary.c_str(), 0600, 0) != 0)
-    return fail_errno(errno, "cannot protect the VM's disk");
   // The record first: a disk without one is no disk, a record without a disk is replaced.
   const json record = {
-      {"schema", 1}, {"image_key", prepared.image_key}, {"bytes", prepared.disk_bytes}};
+      {"schema", 2}, {"image_key", prepared.image_key}, {"bytes", prepared.disk_bytes}};
   TRY(write_file_atomic(vm.fd(), kDiskRecordFile, record.dump(2) + "\n", 0600));
   if (::renameat(vm.fd(), temporary.c_str(), vm.fd(), kDiskFile) != 0) {
     return fail_errno(errno, "cannot name the VM's disk");
@@ -105,6 +162,21 @@ Status ensure_disk(const VmDirectory& vm, const PreparedStart& prepared, const D
   // `image prune` must know of this VM, whichever state directory it is run on.
   const ImageStore store = TRY(ImageStore::of_user());
   return store.add_user(prepared.image_key, vm.path());
+}
+
+Result<Fd> make_root_overlay(const VmDirectory& vm, const PreparedStart& prepared,
+                             const Deadline& deadline) {
+  constexpr const char* kName = "root.qcow2";
+  TRY(remove_tree_at(vm.fd(), kName));
+  // No backing file in its header: the chain is in the launch plan, where a guest cannot reach it.
+  TRY_CONTEXT(
+      run_checked({.argv = {"qemu-img", "create", "-q", "-f", "qcow2", vm.path() + "/" + kName,
+                            std::to_string(prepared.root_bytes)},
+                   .deadline = deadline}),
+      "making the run's root overlay");
+  Fd overlay = TRY(open_beneath(vm.fd(), kName, O_RDWR));
+  TRY(remove_tree_at(vm.fd(), kName));
+  return overlay;
 }
 
 Status discard_disk(const VmDirectory& vm) {

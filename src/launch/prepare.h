@@ -2,6 +2,7 @@
 // there, plan made. The command prints it (`start --dry-run`), the supervisor executes it.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -9,13 +10,14 @@
 #include "base/deadline.h"
 #include "base/result.h"
 #include "config/vm_config.h"
+#include "image/template_store.h"
 #include "plan/launch_plan.h"
 #include "state/vm_directory.h"
 
 namespace agent_vm {
 
-// What the disk of a VM is an overlay on: disk.json beside disk.qcow2. An overlay on any other root
-// file system would be garbage, so a newer image never replaces this one silently: `reset` does.
+// What the disk of a VM belongs to: disk.json beside disk.img. The disk holds what the guest changed
+// of its image, so a newer image never replaces this one silently: `reset` does.
 struct DiskRecord {
   std::string image_key;
   std::uint64_t bytes = 0;
@@ -25,24 +27,38 @@ struct PreparedStart {
   LaunchPlan plan;
   Accelerator accelerator = Accelerator::kTcg;
   std::string image_key;
+  std::string image_directory;
   std::string image_root;  // path of root.img
+  std::uint64_t root_bytes = 0;
   std::uint64_t disk_bytes = 0;
   bool disk_exists = false;
+  std::string template_key;                      // of this image and machine
+  std::shared_ptr<const Template> warm;          // the template that is resumed; null: a boot
+  bool makes_template = false;                   // the boot leaves a template for the next start
   // Worth a line to the user: software emulation, an image newer than the disk's.
   std::vector<std::string> notes;
 };
 
-// Reads only: starts no VM, writes nothing.
-Result<PreparedStart> prepare_start(const VmDirectory& vm, const VmConfig& config,
+// Reads only: starts no VM, writes nothing. `cold`: boot, even if there is a template.
+Result<PreparedStart> prepare_start(const VmDirectory& vm, const VmConfig& config, bool cold,
                                     const Deadline& deadline);
 
-// Makes disk.qcow2 when the VM has none. A half-made one never gets its name.
+// Makes disk.img when the VM has none: an empty file system. A half-made one never gets its name.
 Status ensure_disk(const VmDirectory& vm, const PreparedStart& prepared, const Deadline& deadline);
 
 // Removes the disk; the next start makes a new one, on the newest image. The VM must not run.
 Status discard_disk(const VmDirectory& vm);
 
-inline constexpr const char* kDiskFile = "disk.qcow2";
+// An empty overlay over the root file system, without a name: it lasts as long as it is open, that is
+// one run. What shall last is written to the VM's disk.
+Result<Fd> make_root_overlay(const VmDirectory& vm, const PreparedStart& prepared,
+                             const Deadline& deadline);
+
+// Where the supervisor mounts the guest's memory; see supervise/guest_memory.h.
+inline constexpr const char* kMemoryFolder = "memory";
+inline constexpr const char* kMemoryFile = "ram";
+
+inline constexpr const char* kDiskFile = "disk.img";
 inline constexpr const char* kDiskRecordFile = "disk.json";
 
 Result<std::optional<DiskRecord>> read_disk_record(const VmDirectory& vm);

@@ -21,6 +21,7 @@ int main(int argc, char** argv) {
                  "descriptor of the VM's lock, held until the VM is on record")
       ->required();
   app.add_option("--timeout-ms", options.start_timeout_ms, "for the whole start")->required();
+  app.add_flag("--cold", options.cold, "boot, whatever templates there are");
   app.add_flag("--debug", options.debug, "log everything");
   CLI11_PARSE(app, argc, argv);
   return run_supervisor(options);

@@ -175,6 +175,21 @@ Status write_file_atomic(int dir, const std::string& name, std::string_view cont
   return {};
 }
 
+Status copy_file(int from, int to) {
+  off_t at = 0;
+  while (true) {
+    const ssize_t copied = ::copy_file_range(from, &at, to, nullptr, 1U << 30U, 0);
+    if (copied == 0) return {};
+    if (copied < 0 && errno != EINTR) return fail_errno(errno, "cannot copy a file");
+  }
+}
+
+Result<Fd> reopen(int fd, int flags) {
+  Fd own(::open(proc_fd_path(fd).c_str(), flags | O_CLOEXEC));
+  if (!own) return fail_errno(errno, "cannot open a file again");
+  return own;
+}
+
 Status make_directory_at(int dir, const std::string& name, mode_t mode) {
   if (::mkdirat(dir, name.c_str(), mode) == 0) return {};
   const int error = errno;

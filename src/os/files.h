@@ -39,6 +39,12 @@ Status write_file_atomic(int dir, const std::string& name, std::string_view cont
 // Writes everything, retrying short writes.
 Status write_all(int fd, std::string_view content);
 
+// Appends all of `from`, wherever its offset is, to the empty file `to`.
+Status copy_file(int from, int to);
+
+// A description of its own of an open file: with an offset that nobody shares.
+Result<Fd> reopen(int fd, int flags);
+
 // Makes `dir`/`name`; an existing directory is fine.
 Status make_directory_at(int dir, const std::string& name, mode_t mode);
 

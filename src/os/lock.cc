@@ -37,11 +37,24 @@ class InterruptingTimer {
   struct sigaction old_action_ {};
 };
 
-}  // namespace
-
-Result<DirectoryLock> DirectoryLock::acquire(int dir, const Deadline& deadline) {
+// A description of its own, whose lock nobody shares by accident.
+Result<Fd> open_for_lock(int dir) {
   Fd own(::openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!own) return fail_errno(errno, "cannot open a directory to lock it");
+  return own;
+}
+
+}  // namespace
+
+Result<std::optional<DirectoryLock>> DirectoryLock::try_acquire(int dir) {
+  Fd own = TRY(open_for_lock(dir));
+  if (::flock(own.get(), LOCK_EX | LOCK_NB) == 0) return DirectoryLock(std::move(own));
+  if (errno != EWOULDBLOCK) return fail_errno(errno, "cannot lock a directory");
+  return std::nullopt;
+}
+
+Result<DirectoryLock> DirectoryLock::acquire(int dir, const Deadline& deadline) {
+  Fd own = TRY(open_for_lock(dir));
   if (::flock(own.get(), LOCK_EX | LOCK_NB) == 0) return DirectoryLock(std::move(own));
   const InterruptingTimer timer(deadline);
   while (::flock(own.get(), LOCK_EX) != 0) {

@@ -2,6 +2,8 @@
 // that a command killed while it held the lock never blocks the next one (F13).
 #pragma once
 
+#include <optional>
+
 #include "base/deadline.h"
 #include "base/fd.h"
 #include "base/result.h"
@@ -13,6 +15,9 @@ class DirectoryLock {
   // Waits for exclusive ownership of the directory open as `dir` until the deadline. The lock
   // lives on a description of its own, which no child inherits unless it is given fd().
   static Result<DirectoryLock> acquire(int dir, const Deadline& deadline);
+
+  // Without waiting: nothing when somebody else holds it.
+  static Result<std::optional<DirectoryLock>> try_acquire(int dir);
 
   // For a child that shall hold the lock, too: it lasts until the last of both has closed it.
   int fd() const { return fd_.get(); }

@@ -166,10 +166,14 @@ const char* to_string(DescriptorUse use) {
       return "console";
     case DescriptorUse::kTap:
       return "tap";
-    case DescriptorUse::kDisk:
-      return "disk";
+    case DescriptorUse::kRoot:
+      return "root";
+    case DescriptorUse::kTemplateRoot:
+      return "template-root";
     case DescriptorUse::kImage:
       return "image";
+    case DescriptorUse::kDisk:
+      return "disk";
     case DescriptorUse::kShareListener:
       return "share-listener";
     case DescriptorUse::kSshListener:
@@ -197,8 +201,8 @@ std::string mac_address_for(const std::string& vm_name) {
 }
 
 Result<LaunchPlan> make_launch_plan(const PlanInputs& inputs) {
-  for (const auto* path : {&inputs.workspace_path, &inputs.kernel_path, &inputs.initramfs_path,
-                           &inputs.programs.relay}) {
+  for (const auto* path : {&inputs.workspace_path, &inputs.memory_path, &inputs.kernel_path,
+                           &inputs.initramfs_path, &inputs.programs.relay}) {
     if (!path->starts_with('/')) {
       return fail(ErrorKind::kInternal, "the launch plan needs absolute paths, got '{}'", *path);
     }
@@ -212,7 +216,9 @@ Result<LaunchPlan> make_launch_plan(const PlanInputs& inputs) {
   plan.ids = inputs.ids;
   plan.virtiofsd = plan_virtiofsd(inputs);
   plan.relay = plan_relay(inputs);
-  plan.qemu = plan_qemu(inputs, plan.mac_address);
+  plan.memory_bytes = inputs.memory_bytes;
+  plan.qemu = plan_qemu(inputs, QemuStart::kBoot);
+  plan.resumed_qemu = plan_qemu(inputs, QemuStart::kResume);
   return plan;
 }
 
@@ -226,7 +232,8 @@ json to_json(const LaunchPlan& plan) {
        {{"uids", ids_to_json(plan.ids.uids)}, {"gids", ids_to_json(plan.ids.gids)}}},
       {"pid_namespace", "one for all children; its init ends with the supervisor"},
       {"children",
-       {child_to_json(plan.virtiofsd), child_to_json(plan.relay), child_to_json(plan.qemu)}}};
+       {child_to_json(plan.virtiofsd), child_to_json(plan.relay),
+        child_to_json(plan.warm ? plan.resumed_qemu : plan.qemu)}}};
 }
 
 }  // namespace agent_vm

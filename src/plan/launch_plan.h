@@ -21,8 +21,10 @@ enum class DescriptorUse {
   kGuestAgent,     // virtio-serial port of qemu-guest-agent
   kConsole,        // the guest's serial console, output only
   kTap,            // the guest's network card
-  kDisk,           // overlay, read-write
+  kRoot,           // the run's own overlay over the root file system, read-write
+  kTemplateRoot,   // the template's overlay below it, read-only; only in a warm start
   kImage,          // root of the image, read-only
+  kDisk,           // the VM's own disk, read-write
   kShareListener,  // virtiofsd's vhost-user socket
   kSshListener,    // host port -> guest 22
   kMcpListener,    // host port -> guest 8000
@@ -52,6 +54,7 @@ const char* to_string(Accelerator accelerator);
 struct HostPrograms {
   std::string qemu;                          // path of qemu-system-x86_64
   std::string qemu_version;                  // "7.2.22"
+  std::string qemu_build;                    // the whole line, the distribution's package in it
   std::vector<std::string> machine_options;  // of `-machine q35,help`
   std::string virtiofsd;                     // path
   bool virtiofsd_is_rust = false;
@@ -64,6 +67,7 @@ struct PlanInputs {
   unsigned cpus = 0;
   Accelerator accelerator = Accelerator::kTcg;
   std::string workspace_path;    // absolute
+  std::string memory_path;       // absolute: the file that is the guest's memory
   std::string kernel_path;       // absolute, of the image
   std::string initramfs_path;    // absolute, of the image
   std::string kernel_arguments;  // the image's own: how to find its root
@@ -79,11 +83,14 @@ struct LaunchPlan {
   std::string bind_address;
   std::uint16_t ssh_port = 0;
   std::uint16_t mcp_port = 0;
-  std::string mac_address;
+  std::string mac_address;  // of the guest, once it has its identity
+  std::uint64_t memory_bytes = 0;
+  bool warm = false;  // a template is resumed; `qemu` is what is started when that fails
   IdMap ids;
   PlannedChild virtiofsd;
   PlannedChild relay;
-  PlannedChild qemu;
+  PlannedChild qemu;          // boots the image
+  PlannedChild resumed_qemu;  // takes a template's state over, on the same machine
 };
 
 // Fails only on inputs that no machine can run, such as a path that QEMU's option syntax could
@@ -97,7 +104,10 @@ std::string mac_address_for(const std::string& vm_name);
 
 // Names that appear both in QEMU's arguments and in what the supervisor says over QMP later.
 constexpr const char* kSharePort = "share";     // empty root port, for the hot-plugged share
-constexpr const char* kShareTag = "workspace";  // what the guest mounts
+constexpr const char* kDiskPort = "data";       // empty root port, for the hot-plugged disk
+constexpr const char* kDiskNode = "disk";       // the VM's own disk, which is plugged there
+constexpr const char* kDiskSerial = "agent-vm-disk";  // by which the guest finds it
+constexpr const char* kShareTag = "workspace";        // what the guest mounts
 constexpr const char* kGuestAgentPort = "org.qemu.guest_agent.0";
 
 }  // namespace agent_vm

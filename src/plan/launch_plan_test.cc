@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
+
 #include "base/text.h"
 
 namespace agent_vm {
@@ -18,6 +20,7 @@ PlanInputs example_inputs() {
   inputs.cpus = 2;
   inputs.accelerator = Accelerator::kTcg;
   inputs.workspace_path = "/home/ann/vms/shop-main/workspace";
+  inputs.memory_path = "/home/ann/vms/shop-main/memory/ram";
   inputs.kernel_path = "/home/ann/images/k/vmlinuz";
   inputs.initramfs_path = "/home/ann/images/k/initrd.img";
   inputs.kernel_arguments = "root=/dev/vda rw";
@@ -63,7 +66,7 @@ TEST(LaunchPlan, S2_GoldenQemuArguments) {
       "-m",
       "2147483648B",
       "-object",
-      R"({"qom-type":"memory-backend-memfd","id":"ram","size":2147483648,"share":true})",
+      R"({"qom-type":"memory-backend-file","id":"ram","size":2147483648,"mem-path":"/memory","share":true})",
       "-kernel",
       "/kernel",
       "-initrd",
@@ -72,20 +75,23 @@ TEST(LaunchPlan, S2_GoldenQemuArguments) {
       "console=ttyS0 quiet loglevel=4 net.ifnames=0 panic=-1 root=/dev/vda rw",
       "-no-reboot",
       "-add-fd",
-      "fd=7,set=1",
+      "fd=8,set=1",
       "-add-fd",
-      "fd=8,set=2",
+      "fd=7,set=3",
+      "-add-fd",
+      "fd=9,set=4",
       "-blockdev",
-      R"({"node-name":"image","driver":"raw","read-only":true,"file":{"driver":"file","filename":"/dev/fdset/2","read-only":true,"locking":"off"}})",
+      R"({"node-name":"image","driver":"raw","read-only":true,"file":{"driver":"file","filename":"/dev/fdset/1","read-only":true,"locking":"off"}})",
       "-blockdev",
-      R"({"node-name":"disk","driver":"qcow2","discard":"unmap","backing":"image","file":{"driver":"file","filename":"/dev/fdset/1","discard":"unmap","locking":"off"}})",
+      R"({"node-name":"root","driver":"qcow2","discard":"unmap","backing":"image","file":{"driver":"file","filename":"/dev/fdset/3","discard":"unmap","locking":"off"}})",
+      "-blockdev",
+      R"({"node-name":"disk","driver":"raw","discard":"unmap","file":{"driver":"file","filename":"/dev/fdset/4","discard":"unmap","locking":"off"}})",
       "-device",
-      R"({"driver":"virtio-blk-pci","id":"disk0","drive":"disk","bus":"pcie.0","addr":"0x2","werror":"stop","rerror":"report"})",
+      R"({"driver":"virtio-blk-pci","id":"root0","drive":"root","bus":"pcie.0","addr":"0x2","werror":"stop","rerror":"report"})",
       "-netdev",
       "tap,id=net,fd=6",
       "-device",
-      R"({"driver":"virtio-net-pci","id":"net0","netdev":"net","mac":")" +
-          mac_address_for("shop-main") + R"(","romfile":"","bus":"pcie.0","addr":"0x3"})",
+      R"({"driver":"virtio-net-pci","id":"net0","netdev":"net","mac":"52:54:00:00:00:01","romfile":"","bus":"pcie.0","addr":"0x3"})",
       "-chardev",
       "socket,id=console,fd=5",
       "-serial",
@@ -102,6 +108,8 @@ TEST(LaunchPlan, S2_GoldenQemuArguments) {
       R"({"driver":"virtio-rng-pci","id":"rng0","rng":"entropy","bus":"pcie.0","addr":"0x5"})",
       "-device",
       R"({"driver":"pcie-root-port","id":"share","bus":"pcie.0","addr":"0x6","chassis":1})",
+      "-device",
+      R"({"driver":"pcie-root-port","id":"data","bus":"pcie.0","addr":"0x7","chassis":2})",
       "-chardev",
       "socket,id=monitor,fd=3",
       "-mon",
@@ -118,7 +126,8 @@ TEST(LaunchPlan, OldQemuIsNotAskedForOptionsThatItDoesNotHave) {
   EXPECT_THAT(plan_of(inputs).qemu.argv, Contains("q35,memory-backend=ram,usb=off,graphics=off"));
 }
 
-TEST(LaunchPlan, IdentityIsNotInTheArgumentsButForTheCardsAddress) {
+// A template fits every VM of that size: nothing of one VM is in the machine.
+TEST(LaunchPlan, IdentityIsNotInTheArguments) {
   auto inputs = example_inputs();
   const auto first = plan_of(inputs);
   inputs.vm_name = "other-branch";
@@ -126,22 +135,37 @@ TEST(LaunchPlan, IdentityIsNotInTheArgumentsButForTheCardsAddress) {
   inputs.ssh_port = 2223;
   inputs.mcp_port = 8001;
   const auto second = plan_of(inputs);
-  std::vector<std::string> different;
-  for (std::size_t i = 0; i < first.qemu.argv.size(); ++i) {
-    if (first.qemu.argv[i] != second.qemu.argv[i]) different.push_back(first.qemu.argv[i]);
-  }
-  EXPECT_THAT(different, testing::ElementsAre(HasSubstr("\"mac\"")));
+  EXPECT_EQ(first.qemu.argv, second.qemu.argv);
+  EXPECT_EQ(first.resumed_qemu.argv, second.resumed_qemu.argv);
+  EXPECT_NE(first.mac_address, second.mac_address);  // which the guest takes with its identity
 }
 
-TEST(LaunchPlan, S4_QemuSeesSystemFilesKernelAndInitramfsOnly) {
+// The state of a saved machine fits only a machine of the same devices.
+TEST(LaunchPlan, AResumedMachineDiffersByItsRootAndByWaiting) {
+  const auto plan = plan_of(example_inputs());
+  std::vector<std::string> only_resumed;
+  for (const auto& argument : plan.resumed_qemu.argv) {
+    if (std::ranges::find(plan.qemu.argv, argument) == plan.qemu.argv.end())
+      only_resumed.push_back(argument);
+  }
+  EXPECT_THAT(only_resumed,
+              testing::ElementsAre(
+                  "-incoming", "defer", "fd=10,set=2",
+                  R"({"node-name":"template","driver":"qcow2","read-only":true,"backing":"image","file":{"driver":"file","filename":"/dev/fdset/2","read-only":true,"locking":"off"}})",
+                  R"({"node-name":"root","driver":"qcow2","discard":"unmap","backing":"template","file":{"driver":"file","filename":"/dev/fdset/3","discard":"unmap","locking":"off"}})"));
+}
+
+TEST(LaunchPlan, S4_QemuSeesSystemFilesKernelInitramfsAndMemoryOnly) {
   const auto jail = plan_of(example_inputs()).qemu.jail;
   std::vector<std::string> sources;
   for (const auto& mount : jail.mounts) sources.push_back(mount.source);
   EXPECT_THAT(sources, testing::UnorderedElementsAre("/usr", "usr/bin", "usr/lib", "usr/lib64",
                                                      "/etc/ld.so.cache", "/dev/null",
                                                      "/home/ann/images/k/vmlinuz",
-                                                     "/home/ann/images/k/initrd.img"));
-  for (const auto& mount : jail.mounts) EXPECT_NE(mount.kind, JailMount::Kind::kBind);
+                                                     "/home/ann/images/k/initrd.img",
+                                                     "/home/ann/vms/shop-main/memory/ram"));
+  for (const auto& mount : jail.mounts)
+    EXPECT_EQ(mount.kind == JailMount::Kind::kBind, mount.target == "/memory");
   EXPECT_TRUE(jail.capabilities.empty());
   EXPECT_EQ(jail.network, Jail::Network::kEmpty);
 }

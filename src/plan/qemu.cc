@@ -12,14 +12,20 @@ using ordered = nlohmann::ordered_json;
 
 constexpr const char* kJailKernel = "/kernel";
 constexpr const char* kJailInitramfs = "/initramfs";
+constexpr const char* kJailMemory = "/memory";
+// The card's address in the machine, the same in all: a template knows only one. The guest takes
+// its own with its identity, and each card is alone on its wire anyway.
+constexpr const char* kMachineMac = "52:54:00:00:00:01";
 
 // Numbers in the child. Below 3 are the standard streams.
 constexpr int kMonitorFd = 3;
 constexpr int kGuestAgentFd = 4;
 constexpr int kConsoleFd = 5;
 constexpr int kTapFd = 6;
-constexpr int kDiskFd = 7;
+constexpr int kRootFd = 7;
 constexpr int kImageFd = 8;
+constexpr int kDiskFd = 9;
+constexpr int kTemplateRootFd = 10;
 
 void add(Arguments& arguments, std::initializer_list<std::string> more) {
   arguments.insert(arguments.end(), more);
@@ -45,11 +51,13 @@ void add_machine(Arguments& arguments, const PlanInputs& inputs) {
                   kvm ? "kvm" : "tcg,thread=multi", "-cpu", kvm ? "host" : "max", "-smp",
                   fmt::format("{},sockets=1,cores={},threads=1", inputs.cpus, inputs.cpus), "-m",
                   fmt::format("{}B", inputs.memory_bytes)});
-  // Shared, because virtiofsd serves requests straight out of the guest's memory.
+  // A file, because that of a template is filled in while QEMU starts, and is not part of the state
+  // that QEMU then reads; shared, because virtiofsd serves requests straight out of it.
   add_json(arguments, "-object",
-           {{"qom-type", "memory-backend-memfd"},
+           {{"qom-type", "memory-backend-file"},
             {"id", "ram"},
             {"size", inputs.memory_bytes},
+            {"mem-path", kJailMemory},
             {"share", true}});
 }
 
@@ -61,34 +69,57 @@ void add_boot(Arguments& arguments, const PlanInputs& inputs) {
       {"-kernel", kJailKernel, "-initrd", kJailInitramfs, "-append", command_line, "-no-reboot"});
 }
 
-void add_disk(Arguments& arguments) {
-  // The chain is pinned here, node by node with its format: what the overlay's header says about a
-  // backing file is never followed (S27).
-  add(arguments, {"-add-fd", fmt::format("fd={},set=1", kDiskFd), "-add-fd",
-                  fmt::format("fd={},set=2", kImageFd)});
+// One node of a chain, open as a descriptor of QEMU's.
+ordered file_node(int set, bool writable) {
+  ordered node = {{"driver", "file"}, {"filename", fmt::format("/dev/fdset/{}", set)}};
+  if (writable)
+    node["discard"] = "unmap";
+  else
+    node["read-only"] = true;
+  node["locking"] = "off";
+  return node;
+}
+
+void add_disks(Arguments& arguments, QemuStart start) {
+  // Every chain is pinned here, node by node with its format: what a header says about a backing
+  // file is never followed (S27).
+  const auto add_file = [&](int descriptor, int set) {
+    add(arguments, {"-add-fd", fmt::format("fd={},set={}", descriptor, set)});
+  };
+  const bool resume = start == QemuStart::kResume;
+  add_file(kImageFd, 1);
+  if (resume) add_file(kTemplateRootFd, 2);
+  add_file(kRootFd, 3);
+  add_file(kDiskFd, 4);
   add_json(arguments, "-blockdev",
            {{"node-name", "image"},
             {"driver", "raw"},
             {"read-only", true},
-            {"file",
-             {{"driver", "file"},
-              {"filename", "/dev/fdset/2"},
+            {"file", file_node(1, false)}});
+  if (resume) {
+    add_json(arguments, "-blockdev",
+             {{"node-name", "template"},
+              {"driver", "qcow2"},
               {"read-only", true},
-              {"locking", "off"}}}});
+              {"backing", "image"},
+              {"file", file_node(2, false)}});
+  }
   add_json(arguments, "-blockdev",
-           {{"node-name", "disk"},
+           {{"node-name", "root"},
             {"driver", "qcow2"},
             {"discard", "unmap"},
-            {"backing", "image"},
-            {"file",
-             {{"driver", "file"},
-              {"filename", "/dev/fdset/1"},
-              {"discard", "unmap"},
-              {"locking", "off"}}}});
+            {"backing", resume ? "template" : "image"},
+            {"file", file_node(3, true)}});
+  // Plugged in at the identity step. Raw: no byte of it means anything to QEMU.
+  add_json(arguments, "-blockdev",
+           {{"node-name", kDiskNode},
+            {"driver", "raw"},
+            {"discard", "unmap"},
+            {"file", file_node(4, true)}});
   add_json(arguments, "-device",
            {{"driver", "virtio-blk-pci"},
-            {"id", "disk0"},
-            {"drive", "disk"},
+            {"id", "root0"},
+            {"drive", "root"},
             {"bus", "pcie.0"},
             {"addr", "0x2"},
             // A full host disk pauses the VM instead of corrupting its file system (F10).
@@ -96,13 +127,13 @@ void add_disk(Arguments& arguments) {
             {"rerror", "report"}});
 }
 
-void add_network(Arguments& arguments, const std::string& mac_address) {
+void add_network(Arguments& arguments) {
   add(arguments, {"-netdev", fmt::format("tap,id=net,fd={}", kTapFd)});
   add_json(arguments, "-device",
            {{"driver", "virtio-net-pci"},
             {"id", "net0"},
             {"netdev", "net"},
-            {"mac", mac_address},
+            {"mac", kMachineMac},
             {"romfile", ""},
             {"bus", "pcie.0"},
             {"addr", "0x3"}});
@@ -136,14 +167,18 @@ void add_entropy(Arguments& arguments) {
             {"addr", "0x5"}});
 }
 
-void add_share_port(Arguments& arguments) {
-  // Empty until the identity step: vhost-user-fs of QEMU 7.2 cannot be part of a saved VM.
-  add_json(arguments, "-device",
-           {{"driver", "pcie-root-port"},
-            {"id", kSharePort},
-            {"bus", "pcie.0"},
-            {"addr", "0x6"},
-            {"chassis", 1}});
+// Empty until the identity step: what is plugged there belongs to one VM, and vhost-user-fs of QEMU
+// 7.2 cannot be part of a saved machine.
+void add_ports(Arguments& arguments) {
+  int chassis = 0;
+  for (const auto& [port, address] : {std::pair(kSharePort, "0x6"), std::pair(kDiskPort, "0x7")}) {
+    add_json(arguments, "-device",
+             {{"driver", "pcie-root-port"},
+              {"id", port},
+              {"bus", "pcie.0"},
+              {"addr", address},
+              {"chassis", ++chassis}});
+  }
 }
 
 void add_monitor(Arguments& arguments) {
@@ -161,6 +196,7 @@ Jail plan_jail(const PlanInputs& inputs) {
   jail.mounts = program_mounts();
   jail.mounts.push_back({JailMount::Kind::kBindReadOnly, inputs.kernel_path, kJailKernel});
   jail.mounts.push_back({JailMount::Kind::kBindReadOnly, inputs.initramfs_path, kJailInitramfs});
+  jail.mounts.push_back({JailMount::Kind::kBind, inputs.memory_path, kJailMemory});
   if (inputs.accelerator == Accelerator::kKvm) {
     jail.mounts.push_back({JailMount::Kind::kDevice, "/dev/kvm", "/dev/kvm"});
     jail.keeps_groups = true;
@@ -172,18 +208,19 @@ Jail plan_jail(const PlanInputs& inputs) {
 
 }  // namespace
 
-PlannedChild plan_qemu(const PlanInputs& inputs, const std::string& mac_address) {
+PlannedChild plan_qemu(const PlanInputs& inputs, QemuStart start) {
   PlannedChild child;
   child.name = "qemu";
   // -S: the supervisor looks at the machine before its first instruction runs.
   child.argv = {inputs.programs.qemu, "-nodefaults", "-no-user-config", "-display", "none", "-S"};
+  if (start == QemuStart::kResume) add(child.argv, {"-incoming", "defer"});
   add_machine(child.argv, inputs);
   add_boot(child.argv, inputs);
-  add_disk(child.argv);
-  add_network(child.argv, mac_address);
+  add_disks(child.argv, start);
+  add_network(child.argv);
   add_console_and_agent(child.argv);
   add_entropy(child.argv);
-  add_share_port(child.argv);
+  add_ports(child.argv);
   add_monitor(child.argv);
   add_sandbox(child.argv);
   child.environment = {"PATH=/usr/bin", "LANG=C"};
@@ -193,8 +230,11 @@ PlannedChild plan_qemu(const PlanInputs& inputs, const std::string& mac_address)
                        {DescriptorUse::kGuestAgent, kGuestAgentFd},
                        {DescriptorUse::kConsole, kConsoleFd},
                        {DescriptorUse::kTap, kTapFd},
-                       {DescriptorUse::kDisk, kDiskFd},
-                       {DescriptorUse::kImage, kImageFd}};
+                       {DescriptorUse::kRoot, kRootFd},
+                       {DescriptorUse::kImage, kImageFd},
+                       {DescriptorUse::kDisk, kDiskFd}};
+  if (start == QemuStart::kResume)
+    child.descriptors.push_back({DescriptorUse::kTemplateRoot, kTemplateRootFd});
   child.jail = plan_jail(inputs);
   return child;
 }

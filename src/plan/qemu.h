@@ -1,10 +1,16 @@
-// QEMU's arguments, one builder per concern.
+// QEMU's command line and jail.
 #pragma once
 
 #include "plan/launch_plan.h"
 
 namespace agent_vm {
 
-PlannedChild plan_qemu(const PlanInputs& inputs, const std::string& mac_address);
+enum class QemuStart {
+  kBoot,    // the image's kernel, from its first instruction
+  kResume,  // waits for a template's state
+};
+
+// The machine is the same either way, and for all VMs of one size: a template fits them all.
+PlannedChild plan_qemu(const PlanInputs& inputs, QemuStart start);
 
 }  // namespace agent_vm

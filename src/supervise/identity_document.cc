@@ -100,6 +100,7 @@ Result<json> make_identity_document(const VmDirectory& vm, const VmConfig& confi
       {"mcp_config", make_mcp_config(config).dump(2)},
       {"mcp_token", std::string(trim(TRY(read_file_at(vm.fd(), vm_files::kMcpToken, kSmall))))},
       {"sudo", config.sudo},
+      {"disk_serial", kDiskSerial},
       {"share_tag", kShareTag},
       {"units", {"ssh.service", "agent-mcp.service"}}};
 }

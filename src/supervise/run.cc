@@ -42,7 +42,7 @@ Result<Setup> set_up(const SupervisorOptions& options, Fd lock, const Deadline& 
   log::to_file(vm.path() + "/" + vm_files::kLogs + "/supervisor.log",
                options.debug ? log::Level::kDebug : log::Level::kInfo, kSupervisorLogBytes);
   VmConfig config = TRY(vm.read_config());
-  PreparedStart prepared = TRY(prepare_start(vm, config, deadline));
+  PreparedStart prepared = TRY(prepare_start(vm, config, options.cold, deadline));
   TRY(ensure_disk(vm, prepared, deadline));
   RunRecord record;
   record.supervisor = TRY(identify(::getpid()));

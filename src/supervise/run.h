@@ -13,6 +13,7 @@ struct SupervisorOptions {
       -1;  // stream socket to the starting command; its end before the start is done aborts it
   int lock = -1;  // the VM's lock, held until run.json is written
   std::uint64_t start_timeout_ms = 0;
+  bool cold = false;  // boot, whatever templates there are
   bool debug = false;
 };
 

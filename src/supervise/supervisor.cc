@@ -18,10 +18,13 @@
 #include "control/protocol.h"
 #include "net/listener.h"
 #include "os/files.h"
+#include "image/memory_pages.h"
+#include "supervise/guest_memory.h"
 #include "supervise/guest_status.h"
 #include "supervise/identity_document.h"
 #include "supervise/mcp_reload.h"
 #include "supervise/share.h"
+#include "supervise/template.h"
 
 namespace agent_vm {
 
@@ -35,22 +38,11 @@ constexpr std::size_t kLogBytes = 4U << 20U;
 constexpr std::size_t kEvidenceLines = 15;
 constexpr std::size_t kPanicLines = 100;
 constexpr seconds kQmpPatience{10};
+// A resume takes a second; a guest that is silent for so long does not fit this machine.
+constexpr seconds kResumePatience{20};
 constexpr int kMostRelayRestarts = 5;
 // What a VM that was paused by a full file system wants to find there before it goes on.
 constexpr std::uint64_t kRoom = 64U << 20U;
-
-struct SocketPair {
-  Fd ours;
-  Fd theirs;
-};
-
-Result<SocketPair> make_pair(int type = SOCK_STREAM) {
-  std::array<int, 2> ends{};
-  if (::socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends.data()) != 0) {
-    return fail_errno(errno, "cannot make a socket pair");
-  }
-  return SocketPair{Fd(ends[0]), Fd(ends[1])};
-}
 
 Error boot_timeout(std::vector<std::string> console) {
   return Error(ErrorKind::kTimeout, "the guest did not boot in time: its agent never answered")
@@ -85,7 +77,7 @@ Status check_health(const Result<HttpAnswer>& answer) {
 
 Supervisor::Supervisor(asio::io_context& io, const VmDirectory& vm, const VmConfig& config,
                        PreparedStart prepared)
-    : io_(io), vm_(vm), config_(config), prepared_(std::move(prepared)) {}
+    : io_(io), vm_(vm), config_(config), prepared_(std::move(prepared)), notes_(prepared_.notes) {}
 
 void Supervisor::phase(const char* name) {
   const std::chrono::duration<double, std::milli> since =
@@ -101,7 +93,7 @@ void Supervisor::end_with(EndCause cause) {
   }
   ended_.set();
   // Whoever waits for an answer of the guest or of QEMU waits no longer.
-  agent_open_.set();
+  if (machine_) machine_->agent_open().set();
 }
 
 Error Supervisor::why_ended() const {
@@ -118,66 +110,58 @@ Status Supervisor::prepare_host() {
   disk_ = TRY(open_beneath(vm_.fd(), kDiskFile, O_RDWR));
   image_ = Fd(::open(prepared_.image_root.c_str(), O_RDONLY | O_CLOEXEC));
   if (!image_) return fail_errno(errno, "cannot open {}", prepared_.image_root);
+  memory_ = TRY(make_guest_memory(vm_, plan.memory_bytes));
   init_ = TRY(start_namespace_init(lifeline_));
   gateway_ = TRY(make_gateway());
   phase("gateway");
   return {};
 }
 
-Status Supervisor::start_children() {
+Status Supervisor::open_logs() {
   TRY(make_directory_at(vm_.fd(), vm_files::kLogs, 0700));
   const Fd logs = TRY(open_beneath(vm_.fd(), vm_files::kLogs, O_RDONLY | O_DIRECTORY));
   console_ = std::make_shared<CappedLog>(logs.get(), "console.log", kLogBytes);
   qemu_log_ = std::make_shared<CappedLog>(logs.get(), "qemu.log", kLogBytes);
   virtiofsd_log_ = std::make_shared<CappedLog>(logs.get(), "virtiofsd.log", kLogBytes);
   relay_log_ = std::make_shared<CappedLog>(logs.get(), "relay.log", kLogBytes);
+  return {};
+}
 
-  auto activity = TRY(make_pair(SOCK_SEQPACKET));
+Status Supervisor::start_helpers() {
+  auto activity = TRY(make_socket_pair(SOCK_SEQPACKET));
   activity_writer_ = std::move(activity.theirs);
   start_detached(io_, follow_activity(std::move(activity.ours)));
   TRY(start_relay());
 
-  const Fd virtiofsd_words = TRY(log_channel(virtiofsd_log_));
+  const Fd words = TRY(log_channel(io_, virtiofsd_log_));
   ShareSocket share = TRY(make_share_socket(vm_.fd()));
   share_connection_ = std::move(share.connected);
   virtiofsd_ = TRY(SupervisedChild::start(
       io_, prepared_.plan.virtiofsd,
-      {{DescriptorUse::kLog, virtiofsd_words.get()},
-       {DescriptorUse::kShareListener, share.listener.get()}},
+      {{DescriptorUse::kLog, words.get()}, {DescriptorUse::kShareListener, share.listener.get()}},
       -1, [this](Child::Exit exit) { start_detached(io_, on_virtiofsd_end(exit)); }));
   phase("virtiofsd");
+  return {};
+}
 
-  const Fd qemu_words = TRY(log_channel(qemu_log_));
-  auto monitor = TRY(make_pair());
-  auto agent = TRY(make_pair());
-  auto console = TRY(make_pair());
-  qemu_ = TRY(SupervisedChild::start(
-      io_, prepared_.plan.qemu,
-      {{DescriptorUse::kLog, qemu_words.get()},
-       {DescriptorUse::kMonitor, monitor.theirs.get()},
-       {DescriptorUse::kGuestAgent, agent.theirs.get()},
-       {DescriptorUse::kConsole, console.theirs.get()},
-       {DescriptorUse::kTap, gateway_.tap.get()},
-       {DescriptorUse::kDisk, disk_.get()},
-       {DescriptorUse::kImage, image_.get()}},
-      -1, [this](Child::Exit exit) { start_detached(io_, on_qemu_end(exit)); }));
-  qmp_ = std::make_unique<QmpClient>(io_, std::move(monitor.ours));
-  agent_ = std::make_unique<GuestAgent>(io_, std::move(agent.ours));
-  start_detached(io_, follow_console(std::move(console.ours)));
-  // QEMU alone keeps the card, so that the interface ends with it.
-  gateway_.tap.reset();
+Status Supervisor::start_machine(const PlannedChild& plan, const Deadline& deadline) {
+  root_ = TRY(make_root_overlay(vm_, prepared_, deadline));
+  DescriptorTable files{{DescriptorUse::kTap, gateway_.tap.get()},
+                        {DescriptorUse::kRoot, root_.get()},
+                        {DescriptorUse::kImage, image_.get()},
+                        {DescriptorUse::kDisk, disk_.get()}};
+  if (prepared_.warm) files[DescriptorUse::kTemplateRoot] = prepared_.warm->root.get();
+  machine_ = TRY(Machine::start(io_, plan, std::move(files), {console_, qemu_log_},
+                                {[this](Child::Exit exit) { on_qemu_end(exit); },
+                                 [this](const std::string& name, const json& data) {
+                                   on_qmp_event(name, data);
+                                 }}));
   phase("qemu");
   return {};
 }
 
-Result<Fd> Supervisor::log_channel(std::shared_ptr<CappedLog> log) {
-  auto pair = TRY(make_pair());
-  start_detached(io_, pump_into(io_, std::move(pair.ours), std::move(log)));
-  return std::move(pair.theirs);
-}
-
 Status Supervisor::start_relay() {
-  const Fd words = TRY(log_channel(relay_log_));
+  const Fd words = TRY(log_channel(io_, relay_log_));
   relay_ = TRY(SupervisedChild::start(
       io_, prepared_.plan.relay,
       {{DescriptorUse::kLog, words.get()},
@@ -204,14 +188,8 @@ Task<void> Supervisor::on_virtiofsd_end(Child::Exit exit) {
   end_with(std::move(cause));
 }
 
-Task<void> Supervisor::follow_console(Fd socket) {
-  co_await pump_into(io_, std::move(socket), console_);
-  console_ended_.set();
-}
-
-Task<void> Supervisor::on_qemu_end(Child::Exit exit) {
-  // The guest's last words may still be in the socket.
-  co_await console_ended_.wait(Deadline::in(milliseconds(500)));
+void Supervisor::on_qemu_end(Child::Exit exit) {
+  const std::string& shutdown_reason = machine_->shutdown_reason();
   EndCause cause;
   // A panic prints many lines of registers behind the one that says what it was.
   cause.evidence = console_->tail(kPanicLines);
@@ -228,11 +206,11 @@ Task<void> Supervisor::on_qemu_end(Child::Exit exit) {
   }
   if (panicked) {
     cause = {true, "the guest's kernel panicked", std::move(cause.evidence)};
-  } else if (exit.code == 0 && shutdown_reason_ == "guest-shutdown") {
+  } else if (exit.code == 0 && shutdown_reason == "guest-shutdown") {
     cause = {false, "the guest powered off", {}};
-  } else if (exit.code == 0 && shutdown_reason_ == "guest-reset") {
+  } else if (exit.code == 0 && shutdown_reason == "guest-reset") {
     cause = {false, "the guest asked for a reboot; start it again", {}};
-  } else if (exit.code == 0 && shutdown_reason_ == "host-qmp-quit") {
+  } else if (exit.code == 0 && shutdown_reason == "host-qmp-quit") {
     cause = {false, "stopped", {}};
   } else {
     auto last_words = qemu_log_->tail(5);
@@ -246,12 +224,7 @@ void Supervisor::on_qmp_event(const std::string& name, const json& data) {
   const auto text = [&](const char* member) {
     return data.contains(member) && data[member].is_string() ? data[member].get<std::string>() : "";
   };
-  if (name == "VSERPORT_CHANGE" && text("id") == "agent0") {
-    agent_->restarted();
-    if (data.value("open", false)) agent_open_.set();
-  } else if (name == "SHUTDOWN") {
-    shutdown_reason_ = text("reason");
-  } else if (name == "STOP") {
+  if (name == "STOP") {
     paused_ = true;
   } else if (name == "RESUME") {
     paused_ = false;
@@ -279,22 +252,62 @@ Task<void> Supervisor::go_on_when_there_is_room() {
   }
 }
 
-Task<Status> Supervisor::start_machine(Deadline deadline) {
-  QmpClient::EventHandler handler = [this](const std::string& name, const json& data) {
-    on_qmp_event(name, data);
-  };
-  CO_CHECK(co_await qmp_->start(std::move(handler), deadline.sooner(kQmpPatience)));
+Task<Status> Supervisor::bring_up_guest(Deadline deadline, const Progress& progress) {
+  bool boots = !prepared_.warm;
+  if (prepared_.warm) {
+    const Status resumed = co_await resume_guest(deadline.sooner(kResumePatience));
+    if (ended_.is_set()) co_return tl::unexpected(why_ended());
+    if (!resumed) {
+      boots = true;
+      auto note = fmt::format("the template of this machine could not be used ({}), so the guest "
+                              "boots, and leaves a new one", resumed.error().message());
+      log::warn("{}", note);
+      notes_.push_back(std::move(note));
+      if (machine_) co_await machine_->abandon();
+      CO_CHECK(clear_guest_memory(memory_.get(), prepared_.plan.memory_bytes));
+    }
+  }
+  if (boots) CO_CHECK(co_await boot_guest(deadline, progress));
+  // QEMU alone keeps the card, so that the interface ends with it.
+  gateway_.tap.reset();
+  co_return Status();
+}
+
+Task<Status> Supervisor::resume_guest(Deadline deadline) {
+  CO_CHECK(start_machine(prepared_.plan.resumed_qemu, deadline));
+  const Template& from = *prepared_.warm;
+  // While QEMU starts.
+  CO_CHECK(unpack_memory(from.pages.get(), from.map.get(), memory_.get(),
+                         prepared_.plan.memory_bytes));
+  phase("memory");
+  CO_CHECK(co_await machine_->connect(deadline));
   phase("qmp");
-  json nothing = json::object();
-  CO_TRY(const json ignored,
-         co_await qmp_->execute("cont", std::move(nothing), deadline.sooner(kQmpPatience)));
+  // The descriptions in the store are shared by nobody, but their offset is by all who load twice.
+  CO_TRY(const Fd devices, reopen(from.devices.get(), O_RDONLY));
+  CO_CHECK(co_await machine_->load_devices(devices.get(), deadline));
+  phase("devices");
+  CO_CHECK(co_await machine_->run_processors(deadline));
+  CO_CHECK(co_await machine_->agent().synchronise(deadline));
+  machine_->agent_open().set();
+  phase("guest agent");
+  co_return Status();
+}
+
+Task<Status> Supervisor::boot_guest(Deadline deadline, const Progress& progress) {
+  progress("boot", "the guest boots");
+  CO_CHECK(start_machine(prepared_.plan.qemu, deadline));
+  CO_CHECK(co_await machine_->connect(deadline.sooner(kQmpPatience)));
+  phase("qmp");
+  CO_CHECK(co_await machine_->run_processors(deadline.sooner(kQmpPatience)));
+  CO_CHECK(co_await await_guest(deadline, progress));
+  if (prepared_.makes_template || prepared_.warm) co_await leave_template(deadline, progress);
   co_return Status();
 }
 
 Task<Status> Supervisor::await_guest(Deadline deadline, const Progress& progress) {
   const auto begin = std::chrono::steady_clock::now();
   // Wakes once a second only to show that time passes.
-  while (!co_await agent_open_.wait(deadline.sooner(seconds(1)))) {
+  while (!co_await machine_->agent_open().wait(deadline.sooner(seconds(1)))) {
     if (deadline.expired()) {
       co_return tl::unexpected(boot_timeout(console_->tail(kEvidenceLines)));
     }
@@ -307,23 +320,56 @@ Task<Status> Supervisor::await_guest(Deadline deadline, const Progress& progress
   co_return Status();
 }
 
+Task<void> Supervisor::leave_template(Deadline deadline, const Progress& progress) {
+  progress("template", "keeping the booted guest as a template for the next start");
+  const auto left = co_await save_template(*machine_, template_source(), deadline);
+  if (!left) {
+    log::warn("no template was made: {}", left.error().message());
+    if (!ended_.is_set())
+      notes_.push_back(fmt::format("no template was made: {}", left.error().message()));
+  }
+  phase("template");
+}
+
+TemplateSource Supervisor::template_source() const {
+  return {.image_directory = prepared_.image_directory,
+          .key = prepared_.template_key,
+          .memory = memory_.get(),
+          .memory_bytes = prepared_.plan.memory_bytes,
+          .root = root_.get()};
+}
+
 Task<Status> Supervisor::plug_share(Deadline deadline) {
-  CO_CHECK(co_await qmp_->pass_descriptor("share", share_connection_.get(), deadline));
+  CO_CHECK(co_await machine_->qmp().pass_descriptor("share", share_connection_.get(), deadline));
   share_connection_.reset();
   json chardev = {
       {"id", "share-socket"},
       {"backend",
        {{"type", "socket"},
         {"data", {{"addr", {{"type", "fd"}, {"data", {{"str", "share"}}}}}, {"server", false}}}}}};
-  CO_TRY(const json added, co_await qmp_->execute("chardev-add", std::move(chardev), deadline));
+  CO_TRY(const json added, co_await machine_->qmp().execute("chardev-add", std::move(chardev), deadline));
   json device = {{"driver", "vhost-user-fs-pci"},
                  {"id", "share0"},
                  {"chardev", "share-socket"},
                  {"tag", kShareTag},
                  {"bus", kSharePort},
                  {"queue-size", 1024}};
-  CO_TRY(const json plugged, co_await qmp_->execute("device_add", std::move(device), deadline));
-  phase("share plugged");
+  CO_TRY(const json plugged, co_await machine_->qmp().execute("device_add", std::move(device), deadline));
+  co_return Status();
+}
+
+Task<Status> Supervisor::plug_disk(Deadline deadline) {
+  json device = {{"driver", "virtio-blk-pci"},
+                 {"id", "disk0"},
+                 {"drive", kDiskNode},
+                 {"serial", kDiskSerial},
+                 {"bus", kDiskPort},
+                 // A full host disk pauses the VM instead of corrupting its file system (F10).
+                 {"werror", "stop"},
+                 {"rerror", "report"}};
+  CO_TRY(const json plugged,
+         co_await machine_->qmp().execute("device_add", std::move(device), deadline));
+  phase("devices plugged");
   co_return Status();
 }
 
@@ -331,9 +377,10 @@ Task<Result<json>> Supervisor::give_identity(Deadline deadline) {
   CO_TRY(const json document, make_identity_document(vm_, config_, prepared_.plan.mac_address));
   std::vector<std::string> no_arguments;
   std::string input = document.dump();
-  const auto done = co_await agent_->run("/usr/lib/agent-vm/agent-vm-identity",
+  const auto done = co_await machine_->agent().run("/usr/lib/agent-vm/agent-vm-identity",
                                          std::move(no_arguments), std::move(input), deadline);
   CO_TRY(json steps, read_identity_report(done));
+  log::info("identity: {}", dump(steps));
   phase("identity");
   co_return steps;
 }
@@ -351,12 +398,12 @@ Task<Status> Supervisor::confirm_endpoint(Deadline deadline) {
 Task<Status> Supervisor::go(Deadline deadline, const Progress& progress) {
   progress("host", "preparing namespaces, ports and the share");
   CO_CHECK(prepare_host());
-  CO_CHECK(start_children());
-  progress("boot", "the guest boots");
-  CO_CHECK(co_await start_machine(deadline));
-  CO_CHECK(co_await await_guest(deadline, progress));
+  CO_CHECK(open_logs());
+  CO_CHECK(start_helpers());
+  CO_CHECK(co_await bring_up_guest(deadline, progress));
   progress("identity", "giving the guest its identity");
   CO_CHECK(co_await plug_share(deadline));
+  CO_CHECK(co_await plug_disk(deadline));
   CO_TRY(const json steps, co_await give_identity(deadline));
   progress("mcp", "asking the MCP endpoint");
   CO_CHECK(co_await confirm_endpoint(deadline));
@@ -369,7 +416,7 @@ Task<Result<json>> Supervisor::start(Deadline deadline, Progress progress) {
     state_ = State::kRunning;
     json phases = json::array();
     for (const auto& [name, ms] : phases_) phases.push_back({{"name", name}, {"ms", ms}});
-    json result = {{"phases", std::move(phases)}, {"notes", prepared_.notes}};
+    json result = {{"phases", std::move(phases)}, {"notes", notes_}};
     co_return result;
   }
   // A cause (QEMU died, the command was interrupted) explains more than the call that it broke.
@@ -390,20 +437,20 @@ Task<void> Supervisor::run_to_end() {
 
 Task<std::string> Supervisor::shut_down(milliseconds grace) {
   state_ = State::kStopping;
-  if (qemu_ && qemu_->running()) {
+  if (machine_ && machine_->qemu().running()) {
     // Through the agent, because a guest needs no ACPI daemon for it; the button as well, because
     // the agent may be the thing that is broken.
-    if (agent_ && agent_open_.is_set()) static_cast<void>(co_await agent_->power_down());
+    if (machine_->agent_open().is_set()) static_cast<void>(co_await machine_->agent().power_down());
     json none = json::object();
     static_cast<void>(
-        co_await qmp_->execute("system_powerdown", std::move(none), Deadline::in(seconds(1))));
-    if (co_await qemu_->wait(Deadline::in(grace))) co_return "guest";
+        co_await machine_->qmp().execute("system_powerdown", std::move(none), Deadline::in(seconds(1))));
+    if (co_await machine_->qemu().wait(Deadline::in(grace))) co_return "guest";
     json nothing = json::object();
-    static_cast<void>(co_await qmp_->execute("quit", std::move(nothing), Deadline::in(seconds(1))));
-    if (co_await qemu_->wait(Deadline::in(seconds(2)))) co_return "qmp";
+    static_cast<void>(co_await machine_->qmp().execute("quit", std::move(nothing), Deadline::in(seconds(1))));
+    if (co_await machine_->qemu().wait(Deadline::in(seconds(2)))) co_return "qmp";
     end_with({false, "stopped by force: neither the guest nor QEMU reacted in time", {}});
-    qemu_->kill();
-    co_await qemu_->wait(Deadline::in(seconds(2)));
+    machine_->qemu().kill();
+    co_await machine_->qemu().wait(Deadline::in(seconds(2)));
     co_return "kill";
   }
   end_with({false, "stopped", {}});
@@ -414,13 +461,16 @@ Task<void> Supervisor::tear_down() {
   state_ = State::kStopping;
   ended_.set();
   // Reverse order of the start.
-  for (auto* child : {&qemu_, &virtiofsd_, &relay_}) {
+  if (machine_) {
+    machine_->qemu().kill();
+    co_await machine_->qemu().wait(Deadline::in(seconds(5)));
+  }
+  for (auto* child : {&virtiofsd_, &relay_}) {
     if (!*child) continue;
     (*child)->kill();
     co_await (*child)->wait(Deadline::in(seconds(5)));
   }
-  if (qmp_) qmp_->close();
-  if (agent_) agent_->close();
+  if (machine_) machine_->close_channels();
   lifeline_.reset();
   if (init_) {
     static_cast<void>(init_.signal(SIGKILL));
@@ -467,7 +517,7 @@ Task<json> Supervisor::guest_status(Deadline deadline) {
   }
   const auto asking = std::make_shared<Event>();
   asking_ = asking;
-  guest_answer_ = co_await ask_guest(*agent_, deadline);
+  guest_answer_ = co_await ask_guest(machine_->agent(), deadline);
   asking_.reset();
   asking->set();
   co_return guest_answer_;
@@ -489,10 +539,13 @@ Task<json> Supervisor::status(Deadline deadline) {
                  {"idle_seconds", connections_ > 0 ? 0 : seconds_since(last_activity_)},
                  {"accelerator", to_string(prepared_.accelerator)},
                  {"network", to_string(config_.network)},
-                 {"notes", prepared_.notes}};
+                 {"notes", notes_}};
   json processes = json::object();
-  for (const auto& child : {qemu_, virtiofsd_, relay_}) {
-    if (child && child->running()) processes[child->name()] = process_figures(child->pid());
+  std::vector<const SupervisedChild*> children{virtiofsd_.get(), relay_.get()};
+  if (machine_) children.push_back(&machine_->qemu());
+  for (const auto* child : children) {
+    if (child != nullptr && child->running())
+      processes[child->name()] = process_figures(child->pid());
   }
   status["processes"] = std::move(processes);
   if (state_ == State::kRunning && !paused_) {

@@ -18,11 +18,10 @@
 #include "launch/prepare.h"
 #include "net/gateway.h"
 #include "os/async.h"
-#include "qmp/guest_agent.h"
-#include "qmp/qmp_client.h"
 #include "state/vm_directory.h"
 #include "supervise/capped_log.h"
-#include "supervise/children.h"
+#include "supervise/machine.h"
+#include "supervise/template.h"
 
 namespace agent_vm {
 
@@ -65,32 +64,39 @@ class Supervisor {
   enum class State { kStarting, kRunning, kStopping };
 
   Status prepare_host();
-  Status start_children();
+  Status open_logs();
+  Status start_helpers();
   Status start_relay();
-  // The end of a channel whose other end is pumped into `log`: a child's stdout and stderr.
-  Result<Fd> log_channel(std::shared_ptr<CappedLog> log);
-  Task<Status> start_machine(Deadline deadline);
+  Status start_machine(const PlannedChild& plan, const Deadline& deadline);
+  // The two roads to a guest whose agent answers.
+  Task<Status> bring_up_guest(Deadline deadline, const Progress& progress);
+  Task<Status> resume_guest(Deadline deadline);
+  Task<Status> boot_guest(Deadline deadline, const Progress& progress);
   Task<Status> await_guest(Deadline deadline, const Progress& progress);
+  // Leaves the booted guest as a template for the next start. Whatever goes wrong, this VM goes on.
+  Task<void> leave_template(Deadline deadline, const Progress& progress);
+  TemplateSource template_source() const;
   Task<Status> plug_share(Deadline deadline);
+  Task<Status> plug_disk(Deadline deadline);
   Task<Result<nlohmann::json>> give_identity(Deadline deadline);
   Task<Status> confirm_endpoint(Deadline deadline);
   Task<Status> go(Deadline deadline, const Progress& progress);
   Task<void> tear_down();
   void on_qmp_event(const std::string& name, const nlohmann::json& data);
-  Task<void> on_qemu_end(Child::Exit exit);
+  void on_qemu_end(Child::Exit exit);
   Task<void> on_virtiofsd_end(Child::Exit exit);
   void record_end();
   void phase(const char* name);
   Error why_ended() const;
   Task<void> go_on_when_there_is_room();
   Task<void> follow_activity(Fd socket);
-  Task<void> follow_console(Fd socket);
   Task<nlohmann::json> guest_status(Deadline deadline);
 
   asio::io_context& io_;
   const VmDirectory& vm_;
   const VmConfig& config_;
   const PreparedStart prepared_;
+  std::vector<std::string> notes_;  // of the preparation, and what came on the way
 
   State state_ = State::kStarting;
   bool paused_ = false;
@@ -106,6 +112,8 @@ class Supervisor {
   Fd mcp_listener_;
   Fd disk_;
   Fd image_;
+  Fd memory_;
+  Fd root_;  // the run's overlay
   Fd lifeline_;
   Child init_;
   Gateway gateway_;
@@ -117,20 +125,15 @@ class Supervisor {
   Fd activity_writer_;
   std::shared_ptr<SupervisedChild> virtiofsd_;
   std::shared_ptr<SupervisedChild> relay_;
-  std::shared_ptr<SupervisedChild> qemu_;
+  std::shared_ptr<Machine> machine_;
   int relay_restarts_ = 0;
-  std::unique_ptr<QmpClient> qmp_;
-  std::unique_ptr<GuestAgent> agent_;
 
   // The question to the guest that is under way: whoever asks meanwhile gets its answer, too.
   std::shared_ptr<Event> asking_;
   nlohmann::json guest_answer_;
 
-  std::string shutdown_reason_;  // of QEMU's SHUTDOWN event
   std::optional<EndCause> cause_;
   Event ended_;
-  Event agent_open_;
-  Event console_ended_;
   Event torn_down_;
 };
 

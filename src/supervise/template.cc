@@ -1,0 +1,52 @@
+#include "supervise/template.h"
+
+#include "base/log.h"
+#include "base/text.h"
+#include "image/memory_pages.h"
+#include "image/template_store.h"
+#include "os/files.h"
+
+namespace agent_vm {
+namespace {
+
+// In the guest: ends when the boot has, with all that the identity step will need in memory.
+constexpr const char* kSettle = "/usr/lib/agent-vm/agent-vm-identity";
+
+Task<Status> settle(Machine& machine, Deadline deadline) {
+  std::vector<std::string> arguments{"--settle"};
+  std::string nothing;
+  CO_TRY(const auto done, co_await machine.agent().run(kSettle, std::move(arguments),
+                                                       std::move(nothing), deadline));
+  if (done.exit_code != 0) CO_FAIL("the guest did not settle: {}", escape_line(done.error));
+  co_return Status();
+}
+
+Task<Status> write_down(Machine& machine, const TemplateSource& source, const TemplateDraft& draft,
+                        Deadline deadline) {
+  CO_TRY(const Fd devices, draft.create(template_files::kDevices));
+  CO_CHECK(co_await machine.save_devices(devices.get(), deadline));
+  CO_TRY(const Fd pages, draft.create(template_files::kPages));
+  CO_TRY(const Fd map, draft.create(template_files::kMap));
+  CO_TRY(const auto packed,
+         pack_memory(source.memory, source.memory_bytes, pages.get(), map.get()));
+  log::info("the template has {} of memory", format_size(packed));
+  CO_TRY(const Fd root, draft.create(template_files::kRoot));
+  CO_CHECK(copy_file(source.root, root.get()));
+  co_return Status();
+}
+
+}  // namespace
+
+Task<Status> save_template(Machine& machine, TemplateSource source, Deadline deadline) {
+  const TemplateStore store(source.image_directory);
+  CO_TRY(auto draft, store.begin(source.key));
+  if (!draft) co_return Status();
+  CO_CHECK(co_await settle(machine, deadline));
+  CO_CHECK(co_await machine.stop_processors(deadline));
+  const Status written = co_await write_down(machine, source, *draft, deadline);
+  CO_CHECK(co_await machine.run_processors(deadline));
+  CO_CHECK(written);
+  co_return draft->commit();
+}
+
+}  // namespace agent_vm
