@@ -6,6 +6,7 @@
 #include "cli/settings_flags.h"
 #include "cli/trust.h"
 #include "cli/verbs.h"
+#include "launch/prepare.h"
 #include "config/names.h"
 #include "os/files.h"
 #include "state/create.h"
@@ -83,7 +84,7 @@ Result<int> update(Context& context, const Options& options) {
   if (const auto run = vm.read_run(); run && *run && !(*run)->is_stale()) {
     context.out.print("It is running: this takes effect with agent-vm restart {}", vm.name());
   }
-  if (before.disk_bytes != after.disk_bytes && exists_at(vm.fd(), "disk.qcow2")) {
+  if (before.disk_bytes != after.disk_bytes && exists_at(vm.fd(), kDiskFile)) {
     context.out.print("The disk has its new size after agent-vm reset {}", vm.name());
   }
   return kExitOk;

@@ -71,8 +71,10 @@ TEST_F(ConfinementTest, S2_TheGuestSeesTheseDevicesAndNoOthers) {
                                    "0000:00:04.0 0x1af4 0x1003 0x078000",  // virtio-serial
                                    "0000:00:05.0 0x1af4 0x1005 0x00ff00",  // virtio-rng
                                    "0000:00:06.0 0x1b36 0x000c 0x060400",  // the share's root port
+                                   "0000:00:07.0 0x1b36 0x000c 0x060400",  // the disk's root port
                                    "0000:00:1f.0 0x8086 0x2918 0x060100",  // LPC, part of q35
-                                   "0000:01:00.0 0x1af4 0x105a 0x018000"));  // virtiofs
+                                   "0000:01:00.0 0x1af4 0x105a 0x018000",  // virtiofs
+                                   "0000:02:00.0 0x1af4 0x1042 0x010000"));  // the VM's disk
   // One serial port: the others that the driver could drive are not there.
   EXPECT_EQ(vm().root_says("grep -c 'uart:16550' /proc/tty/driver/serial"), "1");
 }

@@ -96,7 +96,7 @@ TEST_F(SecretsTest, S21_FilesOfAVmAreItsOwnersAlone) {
   EXPECT_EQ(mode("ssh/id_ed25519.pub"), 0644U);
   EXPECT_EQ(mode("ssh/host_ed25519"), 0600U);
   EXPECT_EQ(mode("mcp_token"), 0600U);
-  EXPECT_EQ(mode("disk.qcow2"), 0600U);
+  EXPECT_EQ(mode("disk.img"), 0600U);
   EXPECT_EQ(mode("control.sock"), 0600U);
 }
 
