@@ -103,6 +103,11 @@ Status renew_tmp() {
 
 }  // namespace
 
+bool changed_on_disk(const std::string& path) {
+  struct stat status {};
+  return ::lstat(fmt::format("{}/upper/{}", kDisk, path).c_str(), &status) == 0;
+}
+
 Status mount_disk(const std::string& serial) {
   TRY(make_directory("/run/agent-vm", 0755));
   TRY(make_directory(kDisk, 0700));

@@ -13,4 +13,8 @@ namespace agent_vm {
 // /etc, /home, /opt, /root, /srv, /usr and /var. /tmp is on it, too, but empty.
 Status mount_disk(const std::string& serial);
 
+// Whether an earlier run of this VM changed or added `path` ("etc/systemd"), or something below it.
+// Call after mount_disk().
+bool changed_on_disk(const std::string& path);
+
 }  // namespace agent_vm

@@ -106,6 +106,7 @@ IdentityReport apply_identity(const Identity& identity) {
       {"mcp", [&] { return install_mcp(identity); }},
       {"sudo", [&] { return set_sudo(identity.sudo); }},
       {"workspace", [&] { return mount_workspace(identity.share_tag); }},
+      {"changes", [] { return adopt_changes(); }},
       {"units", [&] { return start_units(identity.units); }},
   });
 }
@@ -114,6 +115,7 @@ IdentityReport settle() {
   return run_steps({
       {"modules", [] { return load_modules(); }},
       {"boot", [] { return await_boot(); }},
+      {"start ahead", [] { return start_ahead(); }},
   });
 }
 

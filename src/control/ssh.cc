@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <array>
@@ -75,8 +76,22 @@ SshTarget ssh_target(const VmDirectory& vm, const VmConfig& config) {
   std::string address = config.bind_address;
   if (address == "0.0.0.0") address = "127.0.0.1";
   if (address == "::") address = "::1";
-  return {address, config.ssh_port, config.ssh_key_path, vm.path() + "/" + vm_files::kKnownHosts,
-          vm.name()};
+  // ssh first binds the socket under a name that is 17 bytes longer.
+  constexpr std::size_t kLongestSocket = sizeof(sockaddr_un::sun_path) - 1 - 17;
+  std::string socket = vm.path() + "/ssh.sock";
+  if (socket.size() > kLongestSocket) socket.clear();
+  return {.address = address,
+          .port = config.ssh_port,
+          .private_key = config.ssh_key_path,
+          .known_hosts = vm.path() + "/" + vm_files::kKnownHosts,
+          .alias = vm.name(),
+          .kept_connection = std::move(socket)};
+}
+
+std::vector<std::string> use_kept_connection(const SshTarget& target) {
+  if (target.kept_connection.empty()) return {};
+  return {"-o", "ControlMaster=auto", "-o", "ControlPersist=yes", "-o",
+          "ControlPath=" + option_path(target.kept_connection)};
 }
 
 std::vector<std::string> ssh_argv(const SshTarget& target,
@@ -104,7 +119,7 @@ std::vector<std::string> ssh_argv(const SshTarget& target,
   return argv;
 }
 
-SshCheck check_ssh(const SshTarget& target, const Deadline& deadline) {
+SshCheck check_ssh(const SshTarget& target, const Deadline& deadline, bool keep) {
   const auto begin = std::chrono::steady_clock::now();
   SshCheck check;
   const auto failed = [&](std::string step, std::string detail) {
@@ -115,7 +130,13 @@ SshCheck check_ssh(const SshTarget& target, const Deadline& deadline) {
   if (const Status key = check_key_file(target); !key)
     return failed("key file", key.error().message());
 
-  std::vector<std::string> argv = ssh_argv(target);
+  std::vector<std::string> options;
+  if (keep) {
+    // Of an earlier run: nobody listens there any more.
+    ::unlink(target.kept_connection.c_str());
+    options = use_kept_connection(target);
+  }
+  std::vector<std::string> argv = ssh_argv(target, options);
   argv.emplace_back("true");
   const auto output = run({.argv = argv, .deadline = deadline});
   const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - begin;

@@ -19,6 +19,9 @@ struct SshTarget {
   std::string private_key;  // path
   std::string known_hosts;  // path; holds the VM's host key under `alias`
   std::string alias;        // the VM's name
+  // Path of the socket of a connection that is kept for as long as the VM runs: the key exchange is
+  // done once, and each command costs milliseconds. Empty when the path would be too long for one.
+  std::string kept_connection;
 };
 SshTarget ssh_target(const VmDirectory& vm, const VmConfig& config);
 
@@ -26,6 +29,10 @@ SshTarget ssh_target(const VmDirectory& vm, const VmConfig& config);
 // own ssh configuration is not read, the agent and the environment are not forwarded (S26).
 std::vector<std::string> ssh_argv(const SshTarget& target,
                                   const std::vector<std::string>& options = {});
+
+// Options with which ssh uses the kept connection, or makes it when there is none. The ssh that makes
+// it leaves a process behind, which ends with the connection: with the VM.
+std::vector<std::string> use_kept_connection(const SshTarget& target);
 
 struct SshCheck {
   bool authenticated = false;
@@ -35,6 +42,7 @@ struct SshCheck {
   std::string failed_step;
   std::string detail;
 };
-SshCheck check_ssh(const SshTarget& target, const Deadline& deadline);
+// Always over a connection of its own. `keep`: it becomes the kept one.
+SshCheck check_ssh(const SshTarget& target, const Deadline& deadline, bool keep = false);
 
 }  // namespace agent_vm

@@ -243,7 +243,7 @@ Result<StartOutcome> start_vm(const std::string& state_path, const VmDirectory& 
     outcome.notes.push_back(std::move(note));
 
   progress("ssh", "logging in over SSH");
-  outcome.ssh = check_ssh(ssh_target(vm, config), deadline);
+  outcome.ssh = check_ssh(ssh_target(vm, config), deadline, true);
   if (!outcome.ssh.authenticated) {
     const auto state = query_run_state(vm, milliseconds(500));
     Error error = explain_ssh(outcome.ssh, state ? *state : RunState{});

@@ -138,7 +138,7 @@ Task<Result<GuestCommandResult>> GuestAgent::run(std::string path,
   CO_TRY(const auto pid, integer(started, "pid"));
   // The agent has no event for the end of a program; ask, at first often.
   for (auto pause = std::chrono::milliseconds(5);;
-       pause = std::min(pause * 2, std::chrono::milliseconds(100))) {
+       pause = std::min(pause * 2, std::chrono::milliseconds(20))) {
     json which = {{"pid", pid}};
     CO_TRY(const json status, co_await call("guest-exec-status", std::move(which), deadline));
     if (!status.is_object() || !status.contains("exited") || !status["exited"].is_boolean()) {

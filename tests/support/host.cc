@@ -1,6 +1,7 @@
 #include "support/host.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <ifaddrs.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -129,7 +130,11 @@ Footprint Footprint::of(pid_t supervisor) {
   for (const auto& process : print.processes) {
     for (const auto* kind : kNamespaceKinds) {
       const auto name = namespace_of(process.pid, kind);
-      if (!name.empty()) print.namespaces.insert(name);
+      if (name.empty()) continue;
+      Fd held(::open(fmt::format("/proc/{}/ns/{}", process.pid, kind).c_str(), O_RDONLY | O_CLOEXEC));
+      // Gone, or another one by now: then there is nothing to look for.
+      if (held && namespace_of(process.pid, kind) == name)
+        print.namespaces[name] = std::make_shared<Fd>(std::move(held));
     }
   }
   for (const auto* kind : kNamespaceKinds) print.namespaces.erase(namespace_of(::getpid(), kind));

@@ -4,6 +4,8 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -32,11 +34,12 @@ std::vector<std::string> processes_with(const std::string& text);
 // A VM's processes and namespaces as they were while it ran, to find out what is left of it later.
 struct Footprint {
   std::vector<ProcessIdentity> processes;  // supervisor first
-  std::set<std::string> namespaces;        // none of the host's own
+  // By name, none of the host's own; held open, because the kernel soon gives the name of one that is
+  // gone to another.
+  std::map<std::string, std::shared_ptr<Fd>> namespaces;
 
   static Footprint of(pid_t supervisor);
-  // One line for each process that still runs, and for each process in one of the namespaces. Ask
-  // before another VM starts: the kernel soon gives the same names to new namespaces.
+  // One line for each process that still runs, and for each process in one of the namespaces.
   std::vector<std::string> leftovers() const;
 };
 
