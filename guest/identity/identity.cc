@@ -99,6 +99,7 @@ IdentityReport apply_identity(const Identity& identity) {
       {"clock", [&] { return set_clock(identity.clock_ns); }},
       // Before all that is written: from here on the guest's files last.
       {"disk", [&] { return mount_disk(identity.disk_serial); }},
+      {"boot id", [] { return renew_boot_id(); }},
       {"hostname", [&] { return set_hostname(identity.hostname); }},
       {"machine-id", [&] { return set_machine_id(identity.machine_id); }},
       {"network", [&] { return configure_network(identity); }},
@@ -116,6 +117,7 @@ IdentityReport settle() {
       {"modules", [] { return load_modules(); }},
       {"boot", [] { return await_boot(); }},
       {"start ahead", [] { return start_ahead(); }},
+      {"mark", [] { return mark_as_template(); }},
   });
 }
 

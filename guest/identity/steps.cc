@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <ctime>
@@ -29,6 +30,7 @@ namespace {
 constexpr const char* kInterface = "eth0";
 constexpr const char* kWorkspace = "/workspace";
 constexpr gid_t kDev = 1000;
+constexpr const char* kTemplateMark = "/run/agent-vm/template";
 
 // Replaces a file as a whole. Everything here is written before anything that reads it starts.
 Status write_file(const std::string& path, std::string_view content, mode_t mode, gid_t group = 0) {
@@ -111,6 +113,22 @@ Status set_clock(std::int64_t nanoseconds) {
                      static_cast<long>(nanoseconds % 1'000'000'000)};
   if (::clock_settime(CLOCK_REALTIME, &now) != 0) return fail_errno(errno, "cannot set the clock");
   return {};
+}
+
+Status renew_boot_id() {
+  if (::access(kTemplateMark, F_OK) != 0) return {};
+  constexpr const char* kBootId = "/proc/sys/kernel/random/boot_id";
+  constexpr const char* kOwn = "/run/agent-vm/boot-id";
+  const Fd source(::open("/proc/sys/kernel/random/uuid", O_RDONLY | O_CLOEXEC));
+  std::array<char, 37> uuid{};
+  if (!source || ::read(source.get(), uuid.data(), uuid.size()) != std::ssize(uuid))
+    return fail_errno(errno, "cannot make a boot id");
+  TRY(write_file(kOwn, {uuid.data(), uuid.size()}, 0444));
+  if (::mount(kOwn, kBootId, nullptr, MS_BIND, nullptr) != 0)
+    return fail_errno(errno, "cannot set the boot id");
+  // The journal names the boot in each entry, and journalctl and systemctl look for it. It learns of
+  // the new one when it is restarted, for which nobody has to wait; it loses nothing.
+  return start_program({"/usr/bin/systemctl", "restart", "--no-block", "systemd-journald.service"});
 }
 
 Status set_hostname(const std::string& hostname) {
@@ -221,6 +239,12 @@ Status start_ahead() {
   ::unlink(key.c_str());
   ::unlink((key + ".pub").c_str());
   return {};
+}
+
+Status mark_as_template() {
+  if (::mkdir("/run/agent-vm", 0755) != 0 && errno != EEXIST)
+    return fail_errno(errno, "cannot make /run/agent-vm");
+  return write_file(kTemplateMark, "", 0444);
 }
 
 Status await_boot() {

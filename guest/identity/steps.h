@@ -7,6 +7,8 @@ namespace agent_vm {
 
 Status add_entropy(std::string_view bytes);
 Status set_clock(std::int64_t nanoseconds);
+// The kernel makes the boot's id once; a resumed guest has its template's, and gets one of its own.
+Status renew_boot_id();
 Status set_hostname(const std::string& hostname);
 Status set_machine_id(const std::string& machine_id);
 Status configure_network(const Identity& identity);
@@ -25,6 +27,8 @@ Status load_modules();
 Status start_ahead();
 // Until systemd has nothing left to start.
 Status await_boot();
+// So that renew_boot_id() knows.
+Status mark_as_template();
 Status start_units(const std::vector<std::string>& units);
 
 }  // namespace agent_vm

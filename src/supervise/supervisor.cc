@@ -246,7 +246,7 @@ Task<void> Supervisor::go_on_when_there_is_room() {
     waits_for_room_ = false;  // should it be full at once again
     json nothing = json::object();
     const auto done =
-        co_await qmp_->execute("cont", std::move(nothing), Deadline::in(kQmpPatience));
+        co_await machine_->qmp().execute("cont", std::move(nothing), Deadline::in(kQmpPatience));
     if (!done) log::warn("the VM does not go on: {}", done.error().message());
     co_return;
   }
