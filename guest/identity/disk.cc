@@ -34,7 +34,8 @@ std::string read_line(const std::string& path) {
   const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   std::array<char, 64> text{};
   const ssize_t got = fd ? ::read(fd.get(), text.data(), text.size()) : 0;
-  return std::string(trim(std::string_view(text.data(), got > 0 ? static_cast<std::size_t>(got) : 0)));
+  return std::string(
+      trim(std::string_view(text.data(), got > 0 ? static_cast<std::size_t>(got) : 0)));
 }
 
 std::optional<std::string> find_device(const std::string& serial) {
@@ -79,7 +80,8 @@ Status lay_over(const std::string& folder) {
       return fail_errno(errno, "cannot set up {}", upper);
   }
   TRY(make_directory(work, 0700));
-  const std::string options = fmt::format("lowerdir={},upperdir={},workdir={}", target, upper, work);
+  const std::string options =
+      fmt::format("lowerdir={},upperdir={},workdir={}", target, upper, work);
   if (::mount("overlay", target.c_str(), "overlay", MS_NODEV | MS_NOATIME, options.c_str()) != 0)
     return fail_errno(errno, "cannot lay the VM's disk over {}", target);
   return {};

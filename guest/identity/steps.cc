@@ -126,8 +126,8 @@ Status renew_boot_id() {
   TRY(write_file(kOwn, {uuid.data(), uuid.size()}, 0444));
   if (::mount(kOwn, kBootId, nullptr, MS_BIND, nullptr) != 0)
     return fail_errno(errno, "cannot set the boot id");
-  // The journal names the boot in each entry, and journalctl and systemctl look for it. It learns of
-  // the new one when it is restarted, for which nobody has to wait; it loses nothing.
+  // The journal names the boot in each entry, and journalctl and systemctl look for it. It learns
+  // of the new one when it is restarted, for which nobody has to wait; it loses nothing.
   return start_program({"/usr/bin/systemctl", "restart", "--no-block", "systemd-journald.service"});
 }
 
@@ -224,7 +224,8 @@ Status load_modules() {
 Status start_ahead() {
   const std::string key = "/etc/ssh/ssh_host_ed25519_key";
   for (const auto& argv : {
-           std::vector<std::string>{"/usr/bin/ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key},
+           std::vector<std::string>{"/usr/bin/ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f",
+                                    key},
            {"/usr/bin/systemctl", "start", "ssh.service"},
            {"/usr/lib/agent-vm/agent-mcp", "--version"},
            {"/usr/sbin/sshd", "-t"},

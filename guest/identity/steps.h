@@ -17,13 +17,14 @@ Status install_mcp(const Identity& identity);
 Status set_sudo(bool allowed);
 // Waits, by the kernel's own events, up to 20 s for the hot-plugged device to appear.
 Status mount_workspace(const std::string& tag);
-// systemd and sshd run since before the VM's disk was there: they learn what the guest had changed of
-// their files. Services that the guest had enabled start, as after a boot.
+// systemd and sshd run since before the VM's disk was there: they learn what the guest had changed
+// of their files. Services that the guest had enabled start, as after a boot.
 Status adopt_changes();
 // Those that the steps above would otherwise load one by one.
 Status load_modules();
-// sshd runs, with a key that nobody will see: it reads the keys anew for each connection, so that the
-// identity step has only to replace the file. And what else that step runs has been read from disk.
+// sshd runs, with a key that nobody will see: it reads the keys anew for each connection, so that
+// the identity step has only to replace the file. And what else that step runs has been read from
+// disk.
 Status start_ahead();
 // Until systemd has nothing left to start.
 Status await_boot();

@@ -6,8 +6,8 @@
 #include "cli/settings_flags.h"
 #include "cli/trust.h"
 #include "cli/verbs.h"
-#include "launch/prepare.h"
 #include "config/names.h"
+#include "launch/prepare.h"
 #include "os/files.h"
 #include "state/create.h"
 

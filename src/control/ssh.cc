@@ -90,8 +90,9 @@ SshTarget ssh_target(const VmDirectory& vm, const VmConfig& config) {
 
 std::vector<std::string> use_kept_connection(const SshTarget& target) {
   if (target.kept_connection.empty()) return {};
-  return {"-o", "ControlMaster=auto", "-o", "ControlPersist=yes", "-o",
-          "ControlPath=" + option_path(target.kept_connection)};
+  return {"-o", "ControlMaster=auto",
+          "-o", "ControlPersist=yes",
+          "-o", "ControlPath=" + option_path(target.kept_connection)};
 }
 
 std::vector<std::string> ssh_argv(const SshTarget& target,

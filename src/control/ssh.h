@@ -30,8 +30,8 @@ SshTarget ssh_target(const VmDirectory& vm, const VmConfig& config);
 std::vector<std::string> ssh_argv(const SshTarget& target,
                                   const std::vector<std::string>& options = {});
 
-// Options with which ssh uses the kept connection, or makes it when there is none. The ssh that makes
-// it leaves a process behind, which ends with the connection: with the VM.
+// Options with which ssh uses the kept connection, or makes it when there is none. The ssh that
+// makes it leaves a process behind, which ends with the connection: with the VM.
 std::vector<std::string> use_kept_connection(const SshTarget& target);
 
 struct SshCheck {

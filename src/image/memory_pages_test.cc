@@ -68,13 +68,13 @@ TEST(MemoryPages, UntouchedMemoryIsEmpty) {
 // S27: a map is a file, and a file can be anything.
 TEST(MemoryPages, S27_MapsThatDoNotFitAreRefused) {
   const std::vector<std::array<std::uint64_t, 4>> maps{
-      {0, kPage, kBytes, kPage},           // behind the end
-      {0, kPage, kBytes - kPage, ~0ULL},   // far behind the end
-      {kPage, kPage, 0, kPage},            // not ascending
-      {0, 2 * kPage, kPage, kPage},        // overlapping
-      {0, kPage, 5 * kPage + 1, kPage},    // between pages
-      {0, kPage, 5 * kPage, 0},            // nothing
-      {0, kPage, 5 * kPage, 3 * kPage}};   // more than there is
+      {0, kPage, kBytes, kPage},          // behind the end
+      {0, kPage, kBytes - kPage, ~0ULL},  // far behind the end
+      {kPage, kPage, 0, kPage},           // not ascending
+      {0, 2 * kPage, kPage, kPage},       // overlapping
+      {0, kPage, 5 * kPage + 1, kPage},   // between pages
+      {0, kPage, 5 * kPage, 0},           // nothing
+      {0, kPage, 5 * kPage, 3 * kPage}};  // more than there is
   const auto attempt = [](const std::array<std::uint64_t, 4>& map) {
     Packed packed;
     EXPECT_TRUE(write_all(packed.pages.get(), std::string(2 * kPage, 'x')));

@@ -21,7 +21,9 @@ constexpr std::size_t kMaxManifest = 65536;
 constexpr std::array kFiles{template_files::kPages, template_files::kMap, template_files::kDevices,
                             template_files::kRoot};
 
-std::string draft_name(const std::string& key) { return ".new-" + key; }
+std::string draft_name(const std::string& key) {
+  return ".new-" + key;
+}
 
 Result<ImageFiles> parse_manifest_of(const std::string& key, const std::string& text) {
   const json value = json::parse(text, nullptr, false);
@@ -42,8 +44,8 @@ Result<ImageFiles> parse_manifest_of(const std::string& key, const std::string& 
 
 Result<Template> TemplateStore::open(const std::string& key) const {
   const Fd image = TRY(open_directory(image_));
-  const auto dir = open_beneath(image.get(), fmt::format("{}/{}", kFolder, key),
-                                O_RDONLY | O_DIRECTORY);
+  const auto dir =
+      open_beneath(image.get(), fmt::format("{}/{}", kFolder, key), O_RDONLY | O_DIRECTORY);
   if (!dir) return fail(ErrorKind::kNotFound, "there is no template {}", key);
   const auto files =
       TRY(parse_manifest_of(key, TRY(read_file_at(dir->get(), kManifest, kMaxManifest))));

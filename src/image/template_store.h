@@ -15,10 +15,10 @@
 namespace agent_vm {
 
 namespace template_files {
-inline constexpr const char* kPages = "pages";     // see memory_pages.h
-inline constexpr const char* kMap = "map";         // the same
-inline constexpr const char* kDevices = "devices"; // QEMU's migration stream, without the memory
-inline constexpr const char* kRoot = "root.qcow2"; // what the boot wrote, over the image's root
+inline constexpr const char* kPages = "pages";      // see memory_pages.h
+inline constexpr const char* kMap = "map";          // the same
+inline constexpr const char* kDevices = "devices";  // QEMU's migration stream, without the memory
+inline constexpr const char* kRoot = "root.qcow2";  // what the boot wrote, over the image's root
 }  // namespace template_files
 
 // One that was whole when it was opened.

@@ -26,8 +26,8 @@ class TemplateStoreTest : public testing::Test {
   TemplateStore store() const { return TemplateStore(folder_); }
 
   static void fill(const TemplateDraft& draft) {
-    for (const auto* name : {template_files::kPages, template_files::kMap,
-                             template_files::kDevices, template_files::kRoot}) {
+    for (const auto* name : {template_files::kPages, template_files::kMap, template_files::kDevices,
+                             template_files::kRoot}) {
       const auto file = draft.create(name);
       ASSERT_TRUE(file);
       ASSERT_TRUE(write_all(file->get(), std::string("content of ") + name));

@@ -22,7 +22,8 @@ struct OpenedFile {
 
 Result<OpenedFile> open_file(int dir, const std::string& name) {
   OpenedFile file{TRY(open_beneath(dir, name, O_RDONLY)), {}};
-  if (::fstat(file.fd.get(), &file.status) != 0) return fail_errno(errno, "cannot examine {}", name);
+  if (::fstat(file.fd.get(), &file.status) != 0)
+    return fail_errno(errno, "cannot examine {}", name);
   if (!S_ISREG(file.status.st_mode)) return fail("{} is not a file", name);
   return file;
 }

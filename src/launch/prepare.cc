@@ -42,7 +42,8 @@ std::string host_processor() {
   // Of the first processor; "model name", "microcode" and "flags" are among these lines.
   std::string about;
   for (const auto& line : split_lines(info.substr(0, info.find("\n\n")))) {
-    for (const auto* field : {"vendor_id", "cpu family", "model", "stepping", "microcode", "flags"}) {
+    for (const auto* field :
+         {"vendor_id", "cpu family", "model", "stepping", "microcode", "flags"}) {
       if (line.starts_with(field)) about += line + "\n";
     }
   }
@@ -169,11 +170,10 @@ Result<Fd> make_root_overlay(const VmDirectory& vm, const PreparedStart& prepare
   constexpr const char* kName = "root.qcow2";
   TRY(remove_tree_at(vm.fd(), kName));
   // No backing file in its header: the chain is in the launch plan, where a guest cannot reach it.
-  TRY_CONTEXT(
-      run_checked({.argv = {"qemu-img", "create", "-q", "-f", "qcow2", vm.path() + "/" + kName,
-                            std::to_string(prepared.root_bytes)},
-                   .deadline = deadline}),
-      "making the run's root overlay");
+  TRY_CONTEXT(run_checked({.argv = {"qemu-img", "create", "-q", "-f", "qcow2",
+                                    vm.path() + "/" + kName, std::to_string(prepared.root_bytes)},
+                           .deadline = deadline}),
+              "making the run's root overlay");
   Fd overlay = TRY(open_beneath(vm.fd(), kName, O_RDWR));
   TRY(remove_tree_at(vm.fd(), kName));
   return overlay;

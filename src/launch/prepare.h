@@ -16,8 +16,8 @@
 
 namespace agent_vm {
 
-// What the disk of a VM belongs to: disk.json beside disk.img. The disk holds what the guest changed
-// of its image, so a newer image never replaces this one silently: `reset` does.
+// What the disk of a VM belongs to: disk.json beside disk.img. The disk holds what the guest
+// changed of its image, so a newer image never replaces this one silently: `reset` does.
 struct DiskRecord {
   std::string image_key;
   std::uint64_t bytes = 0;
@@ -32,9 +32,9 @@ struct PreparedStart {
   std::uint64_t root_bytes = 0;
   std::uint64_t disk_bytes = 0;
   bool disk_exists = false;
-  std::string template_key;                      // of this image and machine
-  std::shared_ptr<const Template> warm;          // the template that is resumed; null: a boot
-  bool makes_template = false;                   // the boot leaves a template for the next start
+  std::string template_key;              // of this image and machine
+  std::shared_ptr<const Template> warm;  // the template that is resumed; null: a boot
+  bool makes_template = false;           // the boot leaves a template for the next start
   // Worth a line to the user: software emulation, an image newer than the disk's.
   std::vector<std::string> notes;
 };
@@ -49,8 +49,8 @@ Status ensure_disk(const VmDirectory& vm, const PreparedStart& prepared, const D
 // Removes the disk; the next start makes a new one, on the newest image. The VM must not run.
 Status discard_disk(const VmDirectory& vm);
 
-// An empty overlay over the root file system, without a name: it lasts as long as it is open, that is
-// one run. What shall last is written to the VM's disk.
+// An empty overlay over the root file system, without a name: it lasts as long as it is open, that
+// is one run. What shall last is written to the VM's disk.
 Result<Fd> make_root_overlay(const VmDirectory& vm, const PreparedStart& prepared,
                              const Deadline& deadline);
 

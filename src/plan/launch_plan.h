@@ -103,9 +103,9 @@ nlohmann::json to_json(const LaunchPlan& plan);
 std::string mac_address_for(const std::string& vm_name);
 
 // Names that appear both in QEMU's arguments and in what the supervisor says over QMP later.
-constexpr const char* kSharePort = "share";     // empty root port, for the hot-plugged share
-constexpr const char* kDiskPort = "data";       // empty root port, for the hot-plugged disk
-constexpr const char* kDiskNode = "disk";       // the VM's own disk, which is plugged there
+constexpr const char* kSharePort = "share";           // empty root port, for the hot-plugged share
+constexpr const char* kDiskPort = "data";             // empty root port, for the hot-plugged disk
+constexpr const char* kDiskNode = "disk";             // the VM's own disk, which is plugged there
 constexpr const char* kDiskSerial = "agent-vm-disk";  // by which the guest finds it
 constexpr const char* kShareTag = "workspace";        // what the guest mounts
 constexpr const char* kGuestAgentPort = "org.qemu.guest_agent.0";

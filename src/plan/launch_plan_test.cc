@@ -148,22 +148,22 @@ TEST(LaunchPlan, AResumedMachineDiffersByItsRootAndByWaiting) {
     if (std::ranges::find(plan.qemu.argv, argument) == plan.qemu.argv.end())
       only_resumed.push_back(argument);
   }
-  EXPECT_THAT(only_resumed,
-              testing::ElementsAre(
-                  "-incoming", "defer", "fd=10,set=2",
-                  R"({"node-name":"template","driver":"qcow2","read-only":true,"backing":"image","file":{"driver":"file","filename":"/dev/fdset/2","read-only":true,"locking":"off"}})",
-                  R"({"node-name":"root","driver":"qcow2","discard":"unmap","backing":"template","file":{"driver":"file","filename":"/dev/fdset/3","discard":"unmap","locking":"off"}})"));
+  EXPECT_THAT(
+      only_resumed,
+      testing::ElementsAre(
+          "-incoming", "defer", "fd=10,set=2",
+          R"({"node-name":"template","driver":"qcow2","read-only":true,"backing":"image","file":{"driver":"file","filename":"/dev/fdset/2","read-only":true,"locking":"off"}})",
+          R"({"node-name":"root","driver":"qcow2","discard":"unmap","backing":"template","file":{"driver":"file","filename":"/dev/fdset/3","discard":"unmap","locking":"off"}})"));
 }
 
 TEST(LaunchPlan, S4_QemuSeesSystemFilesKernelInitramfsAndMemoryOnly) {
   const auto jail = plan_of(example_inputs()).qemu.jail;
   std::vector<std::string> sources;
   for (const auto& mount : jail.mounts) sources.push_back(mount.source);
-  EXPECT_THAT(sources, testing::UnorderedElementsAre("/usr", "usr/bin", "usr/lib", "usr/lib64",
-                                                     "/etc/ld.so.cache", "/dev/null",
-                                                     "/home/ann/images/k/vmlinuz",
-                                                     "/home/ann/images/k/initrd.img",
-                                                     "/home/ann/vms/shop-main/memory/ram"));
+  EXPECT_THAT(sources, testing::UnorderedElementsAre(
+                           "/usr", "usr/bin", "usr/lib", "usr/lib64", "/etc/ld.so.cache",
+                           "/dev/null", "/home/ann/images/k/vmlinuz",
+                           "/home/ann/images/k/initrd.img", "/home/ann/vms/shop-main/memory/ram"));
   for (const auto& mount : jail.mounts)
     EXPECT_EQ(mount.kind == JailMount::Kind::kBind, mount.target == "/memory");
   EXPECT_TRUE(jail.capabilities.empty());

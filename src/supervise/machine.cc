@@ -52,9 +52,9 @@ Result<std::shared_ptr<Machine>> Machine::start(asio::io_context& io, const Plan
   const std::shared_ptr<Machine> self(new Machine());
   self->self_ = self;
   self->handlers_ = std::move(handlers);
-  self->qemu_ = TRY(SupervisedChild::start(
-      io, plan, files, -1,
-      [&io, self](Child::Exit exit) { start_detached(io, on_end(self, exit)); }));
+  self->qemu_ = TRY(SupervisedChild::start(io, plan, files, -1, [&io, self](Child::Exit exit) {
+    start_detached(io, on_end(self, exit));
+  }));
   self->qmp_ = std::make_unique<QmpClient>(io, std::move(monitor.ours));
   self->agent_ = std::make_unique<GuestAgent>(io, std::move(agent.ours));
   start_detached(io, follow_console(io, self, std::move(console.ours), logs.console));
@@ -118,8 +118,8 @@ Task<Status> Machine::migrate(const char* command, std::string name, int file, D
   migrated_ = std::make_shared<Event>();
   const auto migrated = migrated_;
   json capabilities = capabilities_of_a_saved_machine();
-  CO_TRY(const json set, co_await qmp_->execute("migrate-set-capabilities", std::move(capabilities),
-                                                deadline));
+  CO_TRY(const json set,
+         co_await qmp_->execute("migrate-set-capabilities", std::move(capabilities), deadline));
   CO_CHECK(co_await qmp_->pass_descriptor(name, file, deadline));
   json where = {{"uri", "fd:" + name}};
   CO_TRY(const json begun, co_await qmp_->execute(command, std::move(where), deadline));

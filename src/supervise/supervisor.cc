@@ -16,9 +16,9 @@
 #include "base/text.h"
 #include "control/http_probe.h"
 #include "control/protocol.h"
+#include "image/memory_pages.h"
 #include "net/listener.h"
 #include "os/files.h"
-#include "image/memory_pages.h"
 #include "supervise/guest_memory.h"
 #include "supervise/guest_status.h"
 #include "supervise/identity_document.h"
@@ -151,11 +151,10 @@ Status Supervisor::start_machine(const PlannedChild& plan, const Deadline& deadl
                         {DescriptorUse::kImage, image_.get()},
                         {DescriptorUse::kDisk, disk_.get()}};
   if (prepared_.warm) files[DescriptorUse::kTemplateRoot] = prepared_.warm->root.get();
-  machine_ = TRY(Machine::start(io_, plan, std::move(files), {console_, qemu_log_},
-                                {[this](Child::Exit exit) { on_qemu_end(exit); },
-                                 [this](const std::string& name, const json& data) {
-                                   on_qmp_event(name, data);
-                                 }}));
+  machine_ = TRY(Machine::start(
+      io_, plan, std::move(files), {console_, qemu_log_},
+      {[this](Child::Exit exit) { on_qemu_end(exit); },
+       [this](const std::string& name, const json& data) { on_qmp_event(name, data); }}));
   phase("qemu");
   return {};
 }
@@ -259,8 +258,10 @@ Task<Status> Supervisor::bring_up_guest(Deadline deadline, const Progress& progr
     if (ended_.is_set()) co_return tl::unexpected(why_ended());
     if (!resumed) {
       boots = true;
-      auto note = fmt::format("the template of this machine could not be used ({}), so the guest "
-                              "boots, and leaves a new one", resumed.error().message());
+      auto note = fmt::format(
+          "the template of this machine could not be used ({}), so the guest "
+          "boots, and leaves a new one",
+          resumed.error().message());
       log::warn("{}", note);
       notes_.push_back(std::move(note));
       if (machine_) co_await machine_->abandon();
@@ -277,8 +278,8 @@ Task<Status> Supervisor::resume_guest(Deadline deadline) {
   CO_CHECK(start_machine(prepared_.plan.resumed_qemu, deadline));
   const Template& from = *prepared_.warm;
   // While QEMU starts.
-  CO_CHECK(unpack_memory(from.pages.get(), from.map.get(), memory_.get(),
-                         prepared_.plan.memory_bytes));
+  CO_CHECK(
+      unpack_memory(from.pages.get(), from.map.get(), memory_.get(), prepared_.plan.memory_bytes));
   phase("memory");
   CO_CHECK(co_await machine_->connect(deadline));
   phase("qmp");
@@ -347,14 +348,16 @@ Task<Status> Supervisor::plug_share(Deadline deadline) {
       {"backend",
        {{"type", "socket"},
         {"data", {{"addr", {{"type", "fd"}, {"data", {{"str", "share"}}}}}, {"server", false}}}}}};
-  CO_TRY(const json added, co_await machine_->qmp().execute("chardev-add", std::move(chardev), deadline));
+  CO_TRY(const json added,
+         co_await machine_->qmp().execute("chardev-add", std::move(chardev), deadline));
   json device = {{"driver", "vhost-user-fs-pci"},
                  {"id", "share0"},
                  {"chardev", "share-socket"},
                  {"tag", kShareTag},
                  {"bus", kSharePort},
                  {"queue-size", 1024}};
-  CO_TRY(const json plugged, co_await machine_->qmp().execute("device_add", std::move(device), deadline));
+  CO_TRY(const json plugged,
+         co_await machine_->qmp().execute("device_add", std::move(device), deadline));
   co_return Status();
 }
 
@@ -377,8 +380,8 @@ Task<Result<json>> Supervisor::give_identity(Deadline deadline) {
   CO_TRY(const json document, make_identity_document(vm_, config_, prepared_.plan.mac_address));
   std::vector<std::string> no_arguments;
   std::string input = document.dump();
-  const auto done = co_await machine_->agent().run("/usr/lib/agent-vm/agent-vm-identity",
-                                         std::move(no_arguments), std::move(input), deadline);
+  const auto done = co_await machine_->agent().run(
+      "/usr/lib/agent-vm/agent-vm-identity", std::move(no_arguments), std::move(input), deadline);
   CO_TRY(json steps, read_identity_report(done));
   log::info("identity: {}", dump(steps));
   phase("identity");
@@ -442,11 +445,12 @@ Task<std::string> Supervisor::shut_down(milliseconds grace) {
     // the agent may be the thing that is broken.
     if (machine_->agent_open().is_set()) static_cast<void>(co_await machine_->agent().power_down());
     json none = json::object();
-    static_cast<void>(
-        co_await machine_->qmp().execute("system_powerdown", std::move(none), Deadline::in(seconds(1))));
+    static_cast<void>(co_await machine_->qmp().execute("system_powerdown", std::move(none),
+                                                       Deadline::in(seconds(1))));
     if (co_await machine_->qemu().wait(Deadline::in(grace))) co_return "guest";
     json nothing = json::object();
-    static_cast<void>(co_await machine_->qmp().execute("quit", std::move(nothing), Deadline::in(seconds(1))));
+    static_cast<void>(
+        co_await machine_->qmp().execute("quit", std::move(nothing), Deadline::in(seconds(1))));
     if (co_await machine_->qemu().wait(Deadline::in(seconds(2)))) co_return "qmp";
     end_with({false, "stopped by force: neither the guest nor QEMU reacted in time", {}});
     machine_->qemu().kill();

@@ -15,8 +15,8 @@ constexpr const char* kSettle = "/usr/lib/agent-vm/agent-vm-identity";
 Task<Status> settle(Machine& machine, Deadline deadline) {
   std::vector<std::string> arguments{"--settle"};
   std::string nothing;
-  CO_TRY(const auto done, co_await machine.agent().run(kSettle, std::move(arguments),
-                                                       std::move(nothing), deadline));
+  CO_TRY(const auto done,
+         co_await machine.agent().run(kSettle, std::move(arguments), std::move(nothing), deadline));
   if (done.exit_code != 0) CO_FAIL("the guest did not settle: {}", escape_line(done.error));
   co_return Status();
 }

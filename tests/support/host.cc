@@ -131,7 +131,8 @@ Footprint Footprint::of(pid_t supervisor) {
     for (const auto* kind : kNamespaceKinds) {
       const auto name = namespace_of(process.pid, kind);
       if (name.empty()) continue;
-      Fd held(::open(fmt::format("/proc/{}/ns/{}", process.pid, kind).c_str(), O_RDONLY | O_CLOEXEC));
+      Fd held(
+          ::open(fmt::format("/proc/{}/ns/{}", process.pid, kind).c_str(), O_RDONLY | O_CLOEXEC));
       // Gone, or another one by now: then there is nothing to look for.
       if (held && namespace_of(process.pid, kind) == name)
         print.namespaces[name] = std::make_shared<Fd>(std::move(held));

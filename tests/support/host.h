@@ -34,8 +34,8 @@ std::vector<std::string> processes_with(const std::string& text);
 // A VM's processes and namespaces as they were while it ran, to find out what is left of it later.
 struct Footprint {
   std::vector<ProcessIdentity> processes;  // supervisor first
-  // By name, none of the host's own; held open, because the kernel soon gives the name of one that is
-  // gone to another.
+  // By name, none of the host's own; held open, because the kernel soon gives the name of one that
+  // is gone to another.
   std::map<std::string, std::shared_ptr<Fd>> namespaces;
 
   static Footprint of(pid_t supervisor);

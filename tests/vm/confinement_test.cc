@@ -139,8 +139,8 @@ TEST_F(ConfinementTest, S4_AProbeInQemusJailSeesNoFileOfTheUser) {
       canary, canary, vm().directory());
   const Ran inside = in_jail_of(qemu_, probe);
   EXPECT_TRUE(inside.ok()) << inside.describe();
-  EXPECT_THAT(split_lines(inside.out),
-              ElementsAre("bin", "dev", "etc", "initramfs", "kernel", "lib", "lib64", "memory", "usr"))
+  EXPECT_THAT(split_lines(inside.out), ElementsAre("bin", "dev", "etc", "initramfs", "kernel",
+                                                   "lib", "lib64", "memory", "usr"))
       << inside.describe();
   const Ran outside = run_program({"sh", "-c", probe});
   EXPECT_THAT(outside.out, HasSubstr("sing")) << outside.describe();  // the control

@@ -117,7 +117,8 @@ TEST_F(PairTest, S6_NoNamespaceIsShared) {
   const auto one = first_->footprint();
   const auto two = second_->footprint();
   EXPECT_GT(one.namespaces.size(), 8U);
-  for (const auto& [name, held] : one.namespaces) EXPECT_FALSE(two.namespaces.contains(name)) << name;
+  for (const auto& [name, held] : one.namespaces)
+    EXPECT_FALSE(two.namespaces.contains(name)) << name;
 }
 
 }  // namespace

@@ -253,8 +253,8 @@ TEST_F(StartTest, S1_WithoutKvmItIsRefusedOrNamed) {
 // These share a VM; whichever runs first, the shared one is started without --debug.
 class RestartTest : public RunningVmTest {};
 
-// The guest's root can write what it likes to its disk: here, what QEMU takes for an image over some
-// file of the host. (The first KiB means nothing to ext4.)
+// The guest's root can write what it likes to its disk: here, what QEMU takes for an image over
+// some file of the host. (The first KiB means nothing to ext4.)
 TEST_F(RestartTest, S27_ADiskThatLooksLikeAnImageIsNotReadAsOne) {
   ASSERT_TRUE(vm().stop().ok());
   const std::string disk = vm().directory() + "/disk.img";
@@ -266,8 +266,8 @@ TEST_F(RestartTest, S27_ADiskThatLooksLikeAnImageIsNotReadAsOne) {
   ASSERT_TRUE(run_program({"qemu-img", "create", "-q", "-f", "qcow2", "-o", "compat=0.10", "-b",
                            canary, "-F", "raw", bait})
                   .ok());
-  ASSERT_TRUE(run_program({"dd", "if=" + bait, "of=" + disk, "bs=1024", "count=1", "conv=notrunc"})
-                  .ok());
+  ASSERT_TRUE(
+      run_program({"dd", "if=" + bait, "of=" + disk, "bs=1024", "count=1", "conv=notrunc"}).ok());
   // The control: whoever guesses the format reads the canary as this disk's backing file.
   const Ran trusting = run_program({"qemu-img", "info", "--backing-chain", disk});
   EXPECT_THAT(trusting.out, HasSubstr(canary)) << trusting.describe();
