@@ -563,7 +563,7 @@ Task<Result<json>> Supervisor::reload_mcp(Deadline deadline) {
     CO_FAIL(ErrorKind::kNotRunning, "VM {} is not running", vm_.name());
   }
   CO_TRY(const VmConfig now, vm_.read_config());
-  CO_CHECK(co_await agent_vm::reload_mcp(*agent_, reloadable(config_, now), deadline));
+  CO_CHECK(co_await agent_vm::reload_mcp(machine_->agent(), reloadable(config_, now), deadline));
   json result = json::object();
   co_return result;
 }
