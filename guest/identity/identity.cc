@@ -67,6 +67,8 @@ Result<Identity> parse_identity(std::string_view json_text) {
   TRY(take(document, "authorized_key", identity.authorized_key));
   TRY(take(document, "mcp_config", identity.mcp_config));
   TRY(take(document, "mcp_token", identity.mcp_token));
+  TRY(take(document, "authority", identity.authority));
+  TRY(take(document, "authority_hash", identity.authority_hash));
   TRY(take(document, "sudo", identity.sudo));
   TRY(take(document, "disk_serial", identity.disk_serial));
   TRY(take(document, "share_tag", identity.share_tag));
@@ -104,6 +106,7 @@ IdentityReport apply_identity(const Identity& identity) {
       {"machine-id", [&] { return set_machine_id(identity.machine_id); }},
       {"network", [&] { return configure_network(identity); }},
       {"ssh-keys", [&] { return install_ssh_keys(identity); }},
+      {"authority", [&] { return install_authority(identity); }},
       {"mcp", [&] { return install_mcp(identity); }},
       {"sudo", [&] { return set_sudo(identity.sudo); }},
       {"workspace", [&] { return mount_workspace(identity.share_tag); }},

@@ -27,6 +27,8 @@ struct Identity {
   std::string authorized_key;  // one line, the owner's
   std::string mcp_config;      // content of /etc/agent-vm/mcp.json
   std::string mcp_token;
+  std::string authority;           // PEM certificate of the VM's CA, which the guest trusts
+  std::string authority_hash;      // its OpenSSL subject hash
   bool sudo = false;               // whether `dev` may become root
   std::string disk_serial;         // of the block device that keeps what the guest changes
   std::string share_tag;           // virtiofs tag to mount on /workspace

@@ -51,6 +51,20 @@ Status write_file(const std::string& path, std::string_view content, mode_t mode
   return {};
 }
 
+Result<std::string> read_file(const char* path, std::size_t most) {
+  const Fd fd(::open(path, O_RDONLY | O_CLOEXEC));
+  if (!fd) return fail_errno(errno, "cannot open {}", path);
+  std::string content;
+  std::array<char, 65536> buffer{};
+  while (true) {
+    const ssize_t got = ::read(fd.get(), buffer.data(), buffer.size());
+    if (got < 0) return fail_errno(errno, "cannot read {}", path);
+    if (got == 0) return content;
+    content.append(buffer.data(), static_cast<std::size_t>(got));
+    if (content.size() > most) return fail("{} is larger than {} bytes", path, most);
+  }
+}
+
 std::string with_newline(std::string text) {
   if (!text.ends_with('\n')) text += '\n';
   return text;
@@ -188,9 +202,35 @@ Status install_ssh_keys(const Identity& identity) {
   return write_file("/etc/ssh/authorized_keys", with_newline(identity.authorized_key), 0644);
 }
 
-Status install_mcp(const Identity& identity) {
+// What update-ca-certificates would make of it, in milliseconds: the folder of hashed links and the
+// bundle, and the source from which it would make them again.
+Status install_authority(const Identity& identity) {
+  constexpr const char* kBundle = "/etc/ssl/certs/ca-certificates.crt";
+  constexpr std::string_view kBegin = "# agent-vm: the CA of this VM\n";
+  constexpr std::size_t kLargest = 8U << 20U;
+  if (identity.authority_hash.size() != 8 ||
+      identity.authority_hash.find_first_not_of("0123456789abcdef") != std::string::npos) {
+    return fail("'{}' is not the hash of a certificate", identity.authority_hash);
+  }
   if (::mkdir("/etc/agent-vm", 0755) != 0 && errno != EEXIST)
     return fail_errno(errno, "cannot make /etc/agent-vm");
+  const std::string certificate = with_newline(identity.authority);
+  ::mkdir("/usr/local/share/ca-certificates", 0755);
+  for (const auto* path : {"/etc/agent-vm/ca.crt", "/usr/local/share/ca-certificates/agent-vm.crt",
+                           "/etc/ssl/certs/agent-vm.pem"}) {
+    TRY(write_file(path, certificate, 0644));
+  }
+  const std::string link = fmt::format("/etc/ssl/certs/{}.0", identity.authority_hash);
+  ::unlink(link.c_str());
+  if (::symlink("agent-vm.pem", link.c_str()) != 0)
+    return fail_errno(errno, "cannot link {}", link);
+  std::string bundle = TRY(read_file(kBundle, kLargest));
+  // Ours is last: of an earlier identity step, and in a copy that somebody made of this VM.
+  if (const auto at = bundle.find(kBegin); at != std::string::npos) bundle.resize(at);
+  return write_file(kBundle, bundle + std::string(kBegin) + certificate, 0644);
+}
+
+Status install_mcp(const Identity& identity) {
   TRY(write_file("/etc/agent-vm/mcp.json", with_newline(identity.mcp_config), 0644));
   return write_file("/etc/agent-vm/mcp-token", with_newline(identity.mcp_token), 0640, kDev);
 }

@@ -13,6 +13,7 @@ Status set_hostname(const std::string& hostname);
 Status set_machine_id(const std::string& machine_id);
 Status configure_network(const Identity& identity);
 Status install_ssh_keys(const Identity& identity);
+Status install_authority(const Identity& identity);
 Status install_mcp(const Identity& identity);
 Status set_sudo(bool allowed);
 // Waits, by the kernel's own events, up to 20 s for the hot-plugged device to appear.

@@ -32,6 +32,7 @@ void add_verbs(CLI::App& app, Context& context) {
   add_shell(app, context);
   add_exec(app, context);
   add_logs(app, context);
+  add_net(app, context);
   add_fetch(app, context);
   add_mcp(app, context);
   add_list(app, context);

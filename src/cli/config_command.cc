@@ -35,7 +35,7 @@ Result<int> show(Context& context, const std::string& argument) {
   print_line(out, "Default server", config.default_mcp_server);
   print_line(out, "Allowed origins", join(config.allowed_origins, " "));
   print_line(out, "sudo in guest", config.sudo ? "yes" : "no");
-  print_line(out, "Network", to_string(config.network));
+  print_line(out, "Network", to_string(config.network.mode));
   print_line(out, "Created", config.created_at);
   return kExitOk;
 }

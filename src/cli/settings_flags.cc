@@ -17,6 +17,8 @@ void SettingsFlags::add_to(CLI::App& verb) {
                   "origin that may call the MCP endpoint; can be repeated")
       ->type_name("ORIGIN")
       ->allow_extra_args(false);  // what follows is not another one
+  verb.add_option("--network", network, "what the VM may reach (see: agent-vm net --help)")
+      ->type_name("off|allowlist|monitor");
 }
 
 Result<Settings> SettingsFlags::settings() const {
@@ -33,6 +35,9 @@ Result<Settings> SettingsFlags::settings() const {
   }
   if (!accel.empty()) settings.accel = TRY_CONTEXT(parse_accel(accel), "--accel");
   if (!image_variant.empty()) settings.image_variant = image_variant;
+  if (!network.empty()) {
+    settings.network_mode = TRY_CONTEXT(parse_network_mode(network), "--network");
+  }
   if (!allowed_origins.empty()) {
     for (const auto& origin : allowed_origins) TRY_CONTEXT(valid_origin(origin), "--allow-origin");
     settings.allowed_origins = allowed_origins;

@@ -16,6 +16,7 @@ struct SettingsFlags {
   std::string accel;
   std::string image_variant;
   std::vector<std::string> allowed_origins;
+  std::string network;
 
   void add_to(CLI::App& verb);
   // Checks what was given.

@@ -14,6 +14,7 @@ void add_reset(CLI::App& app, Context& context);
 void add_shell(CLI::App& app, Context& context);
 void add_exec(CLI::App& app, Context& context);
 void add_logs(CLI::App& app, Context& context);
+void add_net(CLI::App& app, Context& context);
 void add_fetch(CLI::App& app, Context& context);
 void add_mcp(CLI::App& app, Context& context);
 void add_list(CLI::App& app, Context& context);

@@ -45,6 +45,9 @@ void apply(const Settings& settings, VmConfig& config) {
   for (const auto& [name, server] : settings.mcp_servers) config.mcp_servers[name] = server;
   config.default_mcp_server = settings.default_mcp_server.value_or(config.default_mcp_server);
   config.allowed_origins = settings.allowed_origins.value_or(config.allowed_origins);
+  config.network.mode = settings.network_mode.value_or(config.network.mode);
+  add_new(config.network.allow, settings.network_allow);
+  add_new(config.network.deny, settings.network_deny);
 }
 
 std::vector<Widening> widenings(const Settings& settings, const VmConfig& base) {
@@ -83,6 +86,13 @@ std::vector<Widening> widenings(const Settings& settings, const VmConfig& base) 
   for (const auto& origin :
        not_in(settings.allowed_origins.value_or(base.allowed_origins), base.allowed_origins)) {
     found.push_back({"allowed origin", "", origin});
+  }
+  if (settings.network_mode && is_wider(*settings.network_mode, base.network.mode)) {
+    found.push_back({"network mode", std::string(to_string(base.network.mode)),
+                     std::string(to_string(*settings.network_mode))});
+  }
+  for (const auto& rule : not_in(settings.network_allow, base.network.allow)) {
+    found.push_back({"network access", "", rule});
   }
   return found;
 }

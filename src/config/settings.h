@@ -29,6 +29,9 @@ struct Settings {
   std::map<std::string, McpServer> mcp_servers;
   std::optional<std::string> default_mcp_server;
   std::optional<std::vector<std::string>> allowed_origins;
+  std::optional<NetworkMode> network_mode;
+  std::vector<std::string> network_allow;  // rules and presets
+  std::vector<std::string> network_deny;
 };
 
 enum class SettingsOwner {
@@ -39,7 +42,7 @@ enum class SettingsOwner {
 Result<Settings> parse_settings(std::string_view toml, const std::string& where,
                                 SettingsOwner owner);
 
-// Puts `settings` over `config`: values replace, packages and servers are added.
+// Puts `settings` over `config`: values replace; packages, servers and network rules are added.
 void apply(const Settings& settings, VmConfig& config);
 
 // One thing that `settings` would give a VM beyond what `base` has.

@@ -189,6 +189,29 @@ Status read_mcp(Reader& mcp, Settings& settings) {
   });
 }
 
+Status valid_repository_entry(std::string_view text) {
+  TRY(valid_network_entry(text));
+  if (text.starts_with('@') || TRY(parse_network_rule(text)).range.empty()) return {};
+  return fail(ErrorKind::kInvalidInput,
+              "a private range can be opened only in the owner's own configuration, "
+              "~/.config/agent-vm/config.toml, or by: agent-vm net allow");
+}
+
+Status read_network(Reader& network, Settings& settings, SettingsOwner owner) {
+  if (const auto text = TRY(network.text("mode"))) {
+    const auto mode = parse_network_mode(*text);
+    if (!mode) return network.refuse(*network.find("mode"), mode.error());
+    settings.network_mode = *mode;
+  }
+  const auto check =
+      owner == SettingsOwner::kRepository ? valid_repository_entry : valid_network_entry;
+  const auto allow = TRY(network.texts("allow", check));
+  settings.network_allow = allow.value_or(std::vector<std::string>());
+  const auto deny = TRY(network.texts("deny", valid_network_entry));
+  settings.network_deny = deny.value_or(std::vector<std::string>());
+  return {};
+}
+
 }  // namespace
 
 Result<Settings> parse_settings(std::string_view text, const std::string& where,
@@ -206,6 +229,7 @@ Result<Settings> parse_settings(std::string_view text, const std::string& where,
   TRY(reader.section("vm", [&](Reader& vm) { return read_vm(vm, settings, owner); }));
   TRY(reader.section("image", [&](Reader& image) { return read_image(image, settings); }));
   TRY(reader.section("mcp", [&](Reader& mcp) { return read_mcp(mcp, settings); }));
+  TRY(reader.section("network", [&](Reader& net) { return read_network(net, settings, owner); }));
   TRY(reader.no_others());
   return settings;
 }

@@ -91,16 +91,6 @@ Result<Accel> parse_accel(std::string_view text) {
               escape_line(text));
 }
 
-std::string_view to_string(NetworkMode) {
-  return "off";
-}
-
-Result<NetworkMode> parse_network_mode(std::string_view text) {
-  if (text == "off") return NetworkMode::kOff;
-  return fail(ErrorKind::kInvalidInput, "network mode '{}' is not known; there is only 'off'",
-              escape_line(text));
-}
-
 std::string mcp_server_setting(std::string_view name) {
   return fmt::format("mcp_server.{}", name);
 }
@@ -135,6 +125,7 @@ Status validate(const VmConfig& config) {
   }
   for (const auto& package : config.image.packages) TRY(valid_package_name(package));
   for (const auto& spec : config.image.npm) TRY(valid_npm_spec(spec));
+  TRY(validate(config.network));
   return valid_mcp(config);
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "config/network_policy.h"
 
 namespace agent_vm {
 
@@ -33,12 +34,6 @@ struct McpServer {
 
   bool operator==(const McpServer&) const = default;
 };
-
-// Whether anything but the MCP and SSH ports connects the guest to the world. "off" is the only
-// mode so far: nothing does.
-enum class NetworkMode { kOff };
-std::string_view to_string(NetworkMode mode);
-Result<NetworkMode> parse_network_mode(std::string_view text);
 
 struct VmConfig {
   // Bytes; the numbers of cpus, memory and disk are checked against these and against the host.
@@ -68,8 +63,8 @@ struct VmConfig {
   unsigned cpus = 1;
   std::uint64_t disk_bytes = kDefaultDisk;
   Accel accel = Accel::kAuto;
-  // Which of memory, cpus, disk, accel, image_variant and allowed_origins were named on the command
-  // line: `update` lets no file override those.
+  // Which of memory, cpus, disk, accel, image_variant, allowed_origins and network_mode were named
+  // on the command line: `update` lets no file override those.
   std::vector<std::string> explicit_settings;  // and mcp_server_setting() of those added by hand
 
   ImageChoice image;
@@ -79,7 +74,7 @@ struct VmConfig {
   std::vector<std::string> allowed_origins = {"https://claude.ai"};
   bool sudo = false;  // whether `dev` may become root in the guest
 
-  NetworkMode network = NetworkMode::kOff;
+  NetworkPolicy network;
 
   bool operator==(const VmConfig&) const = default;
 };

@@ -68,6 +68,20 @@ Status read_machine(JsonFields& fields, VmConfig& config) {
   return image.no_others();
 }
 
+Status read_network(JsonFields& fields, NetworkPolicy& policy) {
+  JsonFields network = TRY(fields.object("network"));
+  const std::string mode = TRY(network.text("mode"));
+  policy.mode = TRY(parse_network_mode(mode));
+  // Absent in a configuration from before there was a way out.
+  for (const auto& [key, list] :
+       {std::pair{"allow", &policy.allow}, std::pair{"deny", &policy.deny},
+        std::pair{"owner_allow", &policy.owner_allow},
+        std::pair{"owner_deny", &policy.owner_deny}}) {
+    if (network.has(key)) *list = TRY(network.texts(key));
+  }
+  return network.no_others();
+}
+
 Status read_services(JsonFields& fields, VmConfig& config) {
   JsonFields mcp = TRY(fields.object("mcp"));
   config.default_mcp_server = TRY(mcp.text("default_server"));
@@ -83,10 +97,7 @@ Status read_services(JsonFields& fields, VmConfig& config) {
   }
   TRY(mcp.no_others());
   config.sudo = TRY(fields.boolean("sudo"));
-  JsonFields network = TRY(fields.object("network"));
-  const std::string mode = TRY(network.text("mode"));
-  config.network = TRY(parse_network_mode(mode));
-  return network.no_others();
+  return read_network(fields, config.network);
 }
 
 }  // namespace
@@ -125,7 +136,12 @@ std::string to_json_text(const VmConfig& config) {
         {"allowed_origins", config.allowed_origins},
         {"servers", servers}}},
       {"sudo", config.sudo},
-      {"network", {{"mode", to_string(config.network)}}},
+      {"network",
+       {{"mode", to_string(config.network.mode)},
+        {"allow", config.network.allow},
+        {"deny", config.network.deny},
+        {"owner_allow", config.network.owner_allow},
+        {"owner_deny", config.network.owner_deny}}},
   };
   // A path that is not UTF-8 must not make this throw: validate() has refused it where it matters.
   return root.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";

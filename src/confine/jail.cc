@@ -176,6 +176,10 @@ Status drop_privileges(const Jail& jail) {
   if (::setrlimit(RLIMIT_NOFILE, &wanted) != 0 || ::setrlimit(RLIMIT_CORE, &none) != 0) {
     return fail_errno(errno, "cannot set limits");
   }
+  const rlimit memory{jail.max_data_bytes, jail.max_data_bytes};
+  if (jail.max_data_bytes != 0 && ::setrlimit(RLIMIT_DATA, &memory) != 0) {
+    return fail_errno(errno, "cannot limit memory");
+  }
   for (int capability = 0; capability <= CAP_LAST_CAP; ++capability) {
     if (std::ranges::find(jail.capabilities, capability) != jail.capabilities.end()) continue;
     // EINVAL: a kernel older than our headers does not know it.

@@ -12,8 +12,14 @@ Result<InstallLayout> InstallLayout::find() {
   auto prefix = self.parent_path().parent_path();
   if (prefix.filename() == "libexec") prefix = prefix.parent_path();
   const auto libexec = prefix / "libexec" / "agent-vm";
-  return InstallLayout{libexec / "agent-vm-supervisor", libexec / "agent-vm-relay",
-                       libexec / "guest", prefix / "share" / "agent-vm" / "image"};
+  const auto share = prefix / "share" / "agent-vm";
+  return InstallLayout{.supervisor = libexec / "agent-vm-supervisor",
+                       .relay = libexec / "agent-vm-relay",
+                       .uplink = libexec / "agent-vm-uplink",
+                       .resolver = libexec / "agent-vm-resolver",
+                       .guest_programs = libexec / "guest",
+                       .image_files = share / "image",
+                       .proxy_files = share / "proxy"};
 }
 
 }  // namespace agent_vm

@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "confine/user_namespace.h"
 #include "launch/accelerator.h"
+#include "launch/egress.h"
 #include "launch/host_programs.h"
 #include "launch/image_choice.h"
 #include "launch/install_layout.h"
@@ -114,7 +115,8 @@ Result<PreparedStart> prepare_start(const VmDirectory& vm, const VmConfig& confi
                     shell_quote(vm.name())));
   }
   HostPrograms programs = TRY(find_host_programs(deadline));
-  programs.relay = TRY(InstallLayout::find()).relay;
+  const InstallLayout layout = TRY(InstallLayout::find());
+  programs.relay = layout.relay;
   const std::string kernel = image.directory + "/vmlinuz";
   const std::string initramfs = image.directory + "/initrd.img";
   AcceleratorChoice accelerator =
@@ -136,6 +138,8 @@ Result<PreparedStart> prepare_start(const VmDirectory& vm, const VmConfig& confi
   inputs.ssh_port = config.ssh_port;
   inputs.mcp_port = config.port;
   inputs.programs = std::move(programs);
+  inputs.egress = egress_inputs(layout, vm);
+  if (config.network.mode != NetworkMode::kOff) TRY(check_egress(inputs.egress));
   inputs.ids = TRY(system_id_map());
   prepared.plan = TRY(make_launch_plan(inputs));
   prepared.template_key =

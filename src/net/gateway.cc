@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
+#include <net/route.h>
 #include <netinet/in.h>
 #include <nftables/libnftables.h>
 #include <sched.h>
@@ -20,11 +21,13 @@
 #include "net/descriptor_passing.h"
 #include "os/files.h"
 #include "os/spawn.h"
+#include "plan/id_map.h"
 
 namespace agent_vm {
 namespace {
 
-constexpr const char* kTap = "tap0";
+constexpr const char* kTap = "tap0";     // to the guest
+constexpr const char* kUplink = "tapu";  // to the uplink, and by it to the world
 
 ifreq request_for(const char* interface) {
   ifreq request{};
@@ -42,11 +45,17 @@ Status bring_up(int socket, const char* interface) {
   return {};
 }
 
-Status set_address(int socket, const char* interface) {
-  ifreq request = request_for(interface);
+sockaddr_in socket_address(std::string_view text, std::uint16_t port = 0) {
   sockaddr_in address{};
   address.sin_family = AF_INET;
-  ::inet_pton(AF_INET, std::string(kGatewayAddress).c_str(), &address.sin_addr);
+  address.sin_port = htons(port);
+  ::inet_pton(AF_INET, std::string(text).c_str(), &address.sin_addr);
+  return address;
+}
+
+Status set_address(int socket, const char* interface, std::string_view text) {
+  ifreq request = request_for(interface);
+  sockaddr_in address = socket_address(text);
   std::memcpy(&request.ifr_addr, &address, sizeof address);
   if (::ioctl(socket, SIOCSIFADDR, &request) != 0)
     return fail_errno(errno, "cannot set the address of {}", interface);
@@ -57,7 +66,38 @@ Status set_address(int socket, const char* interface) {
   return {};
 }
 
-Result<Fd> open_tap() {
+Status set_mtu(int socket, const char* interface, int mtu) {
+  ifreq request = request_for(interface);
+  request.ifr_mtu = mtu;
+  if (::ioctl(socket, SIOCSIFMTU, &request) != 0)
+    return fail_errno(errno, "cannot set the MTU of {}", interface);
+  return {};
+}
+
+Status set_default_route(int socket, std::string_view router) {
+  rtentry route{};
+  const auto put = [](sockaddr& to, const sockaddr_in& from) {
+    std::memcpy(&to, &from, sizeof to);
+  };
+  put(route.rt_dst, socket_address("0.0.0.0"));
+  put(route.rt_genmask, socket_address("0.0.0.0"));
+  put(route.rt_gateway, socket_address(router));
+  route.rt_flags = RTF_UP | RTF_GATEWAY;
+  if (::ioctl(socket, SIOCADDRT, &route) != 0)
+    return fail_errno(errno, "cannot set the route to the uplink");
+  return {};
+}
+
+// Bound here, where port 53 may be; whoever answers needs no privilege and no network of its own.
+Result<Fd> make_name_socket() {
+  Fd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const sockaddr_in address = socket_address(kGatewayAddress, 53);
+  if (!fd || ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
+    return fail_errno(errno, "cannot make the resolver's socket");
+  return fd;
+}
+
+Result<Fd> open_tap(const char* name, short more_flags) {
   Fd tap(::open("/dev/net/tun", O_RDWR | O_CLOEXEC));
   if (!tap) {
     const int error = errno;
@@ -68,12 +108,10 @@ Result<Fd> open_tap() {
             .with_kind(ErrorKind::kMissing)
             .with_hint(error == EACCES ? "sudo chmod 0666 /dev/net/tun" : "sudo modprobe tun"));
   }
-  ifreq request = request_for(kTap);
-  // The header lets guest and gateway leave checksums and segmentation undone: the packets never
-  // touch a wire.
-  request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+  ifreq request = request_for(name);
+  request.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | more_flags);
   if (::ioctl(tap.get(), TUNSETIFF, &request) != 0)
-    return fail_errno(errno, "cannot make {}", kTap);
+    return fail_errno(errno, "cannot make {}", name);
   return tap;
 }
 
@@ -92,7 +130,7 @@ Status apply_rules() {
                                                              nft_ctx_free);
   if (!context) return fail("cannot prepare the packet filter");
   nft_ctx_buffer_error(context.get());
-  if (nft_run_cmd_from_buffer(context.get(), gateway_rules()) != 0) {
+  if (nft_run_cmd_from_buffer(context.get(), gateway_rules().c_str()) != 0) {
     return fail(ErrorKind::kMissing, "cannot load the packet filter: {}",
                 nft_ctx_get_error_buffer(context.get()));
   }
@@ -106,14 +144,22 @@ Result<Gateway> build() {
     return fail_errno(errno, "cannot make the gateway's network namespace");
   TRY(disable_ipv6());
   Gateway gateway;
-  gateway.tap = TRY(open_tap());
+  // The header lets guest and gateway leave checksums and segmentation undone: the packets never
+  // touch a wire.
+  gateway.tap = TRY(open_tap(kTap, IFF_VNET_HDR));
+  gateway.uplink_tap = TRY(open_tap(kUplink, 0));
   // Filter first: no moment without it.
   TRY(apply_rules());
   const Fd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   if (!socket) return fail_errno(errno, "cannot make a socket");
-  TRY(set_address(socket.get(), kTap));
-  TRY(bring_up(socket.get(), kTap));
+  TRY(set_address(socket.get(), kTap, kGatewayAddress));
+  TRY(set_address(socket.get(), kUplink, kUplinkAddress));
+  TRY(set_mtu(socket.get(), kUplink, kUplinkMtu));
   TRY(bring_up(socket.get(), "lo"));
+  TRY(bring_up(socket.get(), kTap));
+  TRY(bring_up(socket.get(), kUplink));
+  TRY(set_default_route(socket.get(), kUplinkRouter));
+  gateway.name_socket = TRY(make_name_socket());
   gateway.network_namespace = Fd(::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
   if (!gateway.network_namespace)
     return fail_errno(errno, "cannot open the gateway's network namespace");
@@ -122,18 +168,37 @@ Result<Gateway> build() {
 
 }  // namespace
 
-const char* gateway_rules() {
-  // No output chain: only the relay (and the proxy) live here, and what they may reach is decided
-  // by what the namespace is connected to. Accounting of drops is by the counters.
-  return R"(
+std::string gateway_rules() {
+  // In both directions only what is named. The guest reaches the proxy, by the two ports that are
+  // redirected to it, and the resolver; the uplink takes only what the proxy sends, whoever else
+  // may live here. Nothing is forwarded, so there is no other way. A guest's packets under another
+  // address than its own would be answered by way of the uplink, and are not heard.
+  return fmt::format(
+      R"(
 add table inet agentvm
-add chain inet agentvm input { type filter hook input priority filter; policy drop; }
+add chain inet agentvm prerouting {{ type nat hook prerouting priority dstnat; policy accept; }}
+add rule inet agentvm prerouting iifname "tap0" tcp dport {{ 80, 443 }} redirect to :{proxy_port}
+add chain inet agentvm input {{ type filter hook input priority filter; policy drop; }}
 add rule inet agentvm input iifname "lo" accept
+add rule inet agentvm input iifname "tap0" ip saddr != {guest} counter drop
 add rule inet agentvm input iifname "tap0" ct state established,related accept
+add rule inet agentvm input iifname "tap0" ip daddr {gateway} udp dport 53 accept
+add rule inet agentvm input iifname "tap0" ct status dnat tcp dport {proxy_port} accept
 add rule inet agentvm input iifname "tap0" counter drop
-add chain inet agentvm forward { type filter hook forward priority filter; policy drop; }
+add rule inet agentvm input iifname "tapu" ct state established accept
+add chain inet agentvm forward {{ type filter hook forward priority filter; policy drop; }}
 add rule inet agentvm forward counter drop
-)";
+add chain inet agentvm output {{ type filter hook output priority filter; policy drop; }}
+add rule inet agentvm output oifname "lo" accept
+add rule inet agentvm output oifname "tap0" ct state established,related accept
+add rule inet agentvm output oifname "tap0" meta skuid {relay} tcp dport {{ {ssh}, {mcp} }} accept
+add rule inet agentvm output oifname "tapu" meta skuid {proxy} accept
+add rule inet agentvm output oifname "tapu" ct state established accept
+add rule inet agentvm output counter drop
+)",
+      fmt::arg("proxy_port", kProxyPort), fmt::arg("guest", kGuestAddress),
+      fmt::arg("gateway", kGatewayAddress), fmt::arg("relay", kRelayId),
+      fmt::arg("proxy", kProxyId), fmt::arg("ssh", kGuestSshPort), fmt::arg("mcp", kGuestMcpPort));
 }
 
 Result<Gateway> make_gateway() {
@@ -150,16 +215,19 @@ Result<Gateway> make_gateway() {
   builder.in_child = [channel = theirs.get()]() -> Status {
     const Gateway gateway = TRY(build());
     return send_descriptors(channel, "gateway",
-                            {gateway.network_namespace.get(), gateway.tap.get()});
+                            {gateway.network_namespace.get(), gateway.tap.get(),
+                             gateway.uplink_tap.get(), gateway.name_socket.get()});
   };
   builder.main_instead_of_exec = [] { return 0; };
   Child child = TRY(spawn(builder));
   theirs.reset();
-  auto message = TRY(receive_descriptors(ours.get(), 2));
+  auto message = TRY(receive_descriptors(ours.get(), 4));
   static_cast<void>(TRY(child.wait()));
   Gateway gateway;
   gateway.network_namespace = std::move(message[0]);
   gateway.tap = std::move(message[1]);
+  gateway.uplink_tap = std::move(message[2]);
+  gateway.name_socket = std::move(message[3]);
   return gateway;
 }
 

@@ -30,6 +30,9 @@ constexpr std::uint32_t kMappedIds = 65536;
 constexpr std::uint32_t kFirstHelperId = 65520;
 constexpr std::uint32_t kQemuId = 65520;
 constexpr std::uint32_t kRelayId = 65521;
+constexpr std::uint32_t kUplinkId = 65522;
+constexpr std::uint32_t kResolverId = 65523;
+constexpr std::uint32_t kProxyId = 65524;
 // When root runs agent-vm, the supervisor's own id in the namespace: the kernel lets only an id
 // that has a mapping make the namespaces of the jails. No jail's map contains it.
 constexpr std::uint32_t kSupervisorId = 65530;

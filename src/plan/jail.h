@@ -29,6 +29,7 @@ struct Jail {
   enum class Network {
     kEmpty,    // a namespace with a dead loopback
     kGateway,  // the VM's gateway namespace
+    kHost,     // the host's own: for the uplink, whose work it is
   };
   Network network = Network::kEmpty;
   std::vector<JailMount> mounts;
@@ -43,6 +44,8 @@ struct Jail {
   // Capabilities in the jail's own user namespace that the bounding set keeps, as CAP_* numbers.
   std::vector<int> capabilities;
   std::uint64_t max_open_files = 1024;
+  // Of its own memory (RLIMIT_DATA); 0: no limit.
+  std::uint64_t max_data_bytes = 0;
 };
 
 // The mounts that any dynamically linked program of the host needs: /usr, its links,

@@ -116,6 +116,18 @@ const char* to_string(JailMount::Kind kind) {
   return "unknown";
 }
 
+const char* to_string(Jail::Network network) {
+  switch (network) {
+    case Jail::Network::kEmpty:
+      return "empty";
+    case Jail::Network::kGateway:
+      return "gateway";
+    case Jail::Network::kHost:
+      return "host";
+  }
+  return "unknown";
+}
+
 json ids_to_json(const std::vector<IdRange>& ranges) {
   json list = json::array();
   for (const auto& range : ranges) {
@@ -131,7 +143,7 @@ json jail_to_json(const Jail& jail) {
     if (!mount.source.empty()) entry["source"] = mount.source;
     mounts.push_back(std::move(entry));
   }
-  return {{"network", jail.network == Jail::Network::kEmpty ? "empty" : "gateway"},
+  return {{"network", to_string(jail.network)},
           {"mounts", std::move(mounts)},
           {"ids", ids_to_json(jail.ids)},
           {"uid", jail.uid},
@@ -139,6 +151,7 @@ json jail_to_json(const Jail& jail) {
           {"keeps_groups", jail.keeps_groups},
           {"capabilities", jail.capabilities},
           {"no_new_privileges", true},
+          {"max_data_bytes", jail.max_data_bytes},
           {"max_open_files", jail.max_open_files}};
 }
 
@@ -182,6 +195,14 @@ const char* to_string(DescriptorUse use) {
       return "mcp-listener";
     case DescriptorUse::kActivity:
       return "activity";
+    case DescriptorUse::kUplinkTap:
+      return "uplink-tap";
+    case DescriptorUse::kNameSocket:
+      return "name-socket";
+    case DescriptorUse::kAuthority:
+      return "authority";
+    case DescriptorUse::kAudit:
+      return "audit";
     case DescriptorUse::kLog:
       return "log";
   }
@@ -201,8 +222,11 @@ std::string mac_address_for(const std::string& vm_name) {
 }
 
 Result<LaunchPlan> make_launch_plan(const PlanInputs& inputs) {
-  for (const auto* path : {&inputs.workspace_path, &inputs.memory_path, &inputs.kernel_path,
-                           &inputs.initramfs_path, &inputs.programs.relay}) {
+  const EgressInputs& egress = inputs.egress;
+  for (const auto* path :
+       {&inputs.workspace_path, &inputs.memory_path, &inputs.kernel_path, &inputs.initramfs_path,
+        &inputs.programs.relay, &egress.uplink, &egress.resolver, &egress.proxy_files,
+        &egress.policy_folder, &egress.certificates}) {
     if (!path->starts_with('/')) {
       return fail(ErrorKind::kInternal, "the launch plan needs absolute paths, got '{}'", *path);
     }
@@ -216,6 +240,7 @@ Result<LaunchPlan> make_launch_plan(const PlanInputs& inputs) {
   plan.ids = inputs.ids;
   plan.virtiofsd = plan_virtiofsd(inputs);
   plan.relay = plan_relay(inputs);
+  plan.egress = plan_egress(inputs.egress);
   plan.memory_bytes = inputs.memory_bytes;
   plan.qemu = plan_qemu(inputs, QemuStart::kBoot);
   plan.resumed_qemu = plan_qemu(inputs, QemuStart::kResume);
@@ -233,7 +258,11 @@ json to_json(const LaunchPlan& plan) {
       {"pid_namespace", "one for all children; its init ends with the supervisor"},
       {"children",
        {child_to_json(plan.virtiofsd), child_to_json(plan.relay),
-        child_to_json(plan.warm ? plan.resumed_qemu : plan.qemu)}}};
+        child_to_json(plan.warm ? plan.resumed_qemu : plan.qemu)}},
+      // Only while the network is not off.
+      {"egress",
+       {child_to_json(plan.egress.resolver), child_to_json(plan.egress.uplink),
+        child_to_json(plan.egress.proxy)}}};
 }
 
 }  // namespace agent_vm

@@ -29,6 +29,10 @@ enum class DescriptorUse {
   kSshListener,    // host port -> guest 22
   kMcpListener,    // host port -> guest 8000
   kActivity,       // the relay's count of open connections
+  kUplinkTap,      // the gateway's interface to the world, for the uplink
+  kNameSocket,     // UDP port 53 of the gateway
+  kAuthority,      // key and certificate of the VM's CA, to be read once
+  kAudit,          // one JSON object a message, for the audit log
   kLog,            // stdout and stderr of the child
 };
 const char* to_string(DescriptorUse use);
@@ -61,6 +65,25 @@ struct HostPrograms {
   std::string relay;  // path of agent-vm-relay
 };
 
+// What the three children of the way out are made from.
+struct EgressInputs {
+  std::string uplink;         // path of agent-vm-uplink
+  std::string resolver;       // path of agent-vm-resolver
+  std::string python;         // path of the interpreter that has mitmproxy
+  std::string proxy_files;    // folder of the proxy's own programs
+  std::string policy_folder;  // of the VM: policy.json, read again when it changes
+  std::string certificates;   // the bundle that upstream certificates are checked against
+};
+
+struct EgressPlan {
+  PlannedChild resolver;
+  PlannedChild uplink;
+  PlannedChild proxy;
+};
+EgressPlan plan_egress(const EgressInputs& inputs);
+// The uplink, for these ranges: "10.1.0.0/16".
+PlannedChild with_private_ranges(PlannedChild uplink, const std::vector<std::string>& ranges);
+
 struct PlanInputs {
   std::string vm_name;
   std::uint64_t memory_bytes = 0;
@@ -75,6 +98,7 @@ struct PlanInputs {
   std::uint16_t ssh_port = 0;
   std::uint16_t mcp_port = 0;
   HostPrograms programs;
+  EgressInputs egress;
   IdMap ids;
 };
 
@@ -91,6 +115,7 @@ struct LaunchPlan {
   PlannedChild relay;
   PlannedChild qemu;          // boots the image
   PlannedChild resumed_qemu;  // takes a template's state over, on the same machine
+  EgressPlan egress;
 };
 
 // Fails only on inputs that no machine can run, such as a path that QEMU's option syntax could

@@ -32,6 +32,12 @@ PlanInputs example_inputs() {
   inputs.programs.machine_options = {"acpi", "hpet", "i8042", "sata", "smbus", "usb", "vmport"};
   inputs.programs.virtiofsd = "/usr/lib/qemu/virtiofsd";
   inputs.programs.relay = "/usr/libexec/agent-vm/agent-vm-relay";
+  inputs.egress = {.uplink = "/usr/libexec/agent-vm/agent-vm-uplink",
+                   .resolver = "/usr/libexec/agent-vm/agent-vm-resolver",
+                   .python = "/usr/bin/python3",
+                   .proxy_files = "/usr/share/agent-vm/proxy",
+                   .policy_folder = "/home/ann/vms/shop-main/network",
+                   .certificates = "/etc/ssl/certs/ca-certificates.crt"};
   inputs.ids.uids = {{0, 100000, 1000}, {1000, 1000, 1}, {1001, 101000, 64535}};
   inputs.ids.gids = inputs.ids.uids;
   return inputs;
@@ -206,6 +212,31 @@ TEST(LaunchPlan, RelativePathsAreRefused) {
   auto inputs = example_inputs();
   inputs.kernel_path = "vmlinuz";
   EXPECT_FALSE(make_launch_plan(inputs));
+}
+
+// One power each: a socket, the host's network, the CA.
+TEST(LaunchPlan, S14_TheWayOutIsThreeChildrenWithOnePowerEach) {
+  const LaunchPlan plan = plan_of(example_inputs());
+  const auto& [resolver, uplink, proxy] = plan.egress;
+  EXPECT_EQ(resolver.jail.network, Jail::Network::kEmpty);
+  EXPECT_EQ(uplink.jail.network, Jail::Network::kHost);
+  EXPECT_EQ(proxy.jail.network, Jail::Network::kGateway);
+  for (const auto* child : {&resolver, &uplink, &proxy}) {
+    EXPECT_THAT(child->jail.capabilities, testing::IsEmpty()) << child->name;
+    ASSERT_EQ(child->jail.ids.size(), 1U) << child->name;
+    EXPECT_GE(child->jail.uid, kFirstHelperId) << child->name;
+    for (const auto& mount : child->jail.mounts) {
+      EXPECT_NE(mount.kind, JailMount::Kind::kBind) << child->name << " " << mount.target;
+    }
+  }
+  const auto has = [](const PlannedChild& child, DescriptorUse use) {
+    return std::ranges::any_of(child.descriptors, [&](const auto& one) { return one.use == use; });
+  };
+  EXPECT_TRUE(has(proxy, DescriptorUse::kAuthority));
+  EXPECT_FALSE(has(uplink, DescriptorUse::kAuthority));
+  EXPECT_FALSE(has(proxy, DescriptorUse::kUplinkTap));
+  EXPECT_THAT(with_private_ranges(uplink, {"10.1.0.0/16"}).argv, Contains("--allow=10.1.0.0/16"));
+  EXPECT_THAT(proxy.argv, testing::ElementsAre("/usr/bin/python3", "-I", "-B", "/proxy/main.py"));
 }
 
 }  // namespace

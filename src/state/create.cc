@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "config/names.h"
 #include "os/files.h"
+#include "state/authority.h"
 #include "state/keys.h"
 #include "state/ports.h"
 
@@ -67,6 +68,7 @@ std::vector<std::string> explicit_settings(const Settings& flags) {
   if (flags.accel) names.emplace_back("accel");
   if (flags.image_variant) names.emplace_back("image_variant");
   if (flags.allowed_origins) names.emplace_back("allowed_origins");
+  if (flags.network_mode) names.emplace_back("network_mode");
   return names;
 }
 
@@ -96,6 +98,7 @@ Result<VmConfig> create_vm(const StateDirectory& state, const CreateRequest& req
                      bounds));
   log::info("making keys");
   TRY(make_keys(config.name, directory.fd(), directory.path(), bounds));
+  TRY(ensure_authority(config.name, directory.fd()));
   TRY(make_directory_at(directory.fd(), vm_files::kLogs, 0700));
 
   const DirectoryLock lock = TRY(state.lock(bounds.deadline));

@@ -22,6 +22,7 @@ Settings kept_settings(const VmConfig& old) {
   if (named("accel")) kept.accel = old.accel;
   if (named("image_variant")) kept.image_variant = old.image.variant;
   if (named("allowed_origins")) kept.allowed_origins = old.allowed_origins;
+  if (named("network_mode")) kept.network_mode = old.network.mode;
   for (const auto& [name, server] : old.mcp_servers) {
     if (named(mcp_server_setting(name))) kept.mcp_servers[name] = server;
   }
@@ -77,6 +78,9 @@ Result<VmConfig> updated_config(const StateDirectory& state, const VmConfig& old
   config.default_mcp_server = base.default_mcp_server;
   config.allowed_origins = base.allowed_origins;
   config.sudo = base.sudo;
+  config.network.mode = base.network.mode;
+  config.network.allow = base.network.allow;
+  config.network.deny = base.network.deny;
   apply(request.repository_settings, config);
   apply(kept_settings(old), config);
   apply(request.flags, config);

@@ -93,6 +93,12 @@ Task<Result<json>> ControlServer::answer(json request) {
     co_return co_await supervisor_.status(
         Deadline::in(duration("patience_ms", kDefaultStatusPatience)));
   }
+  if (name == "network") {
+    // The configuration has changed, and the policy file with it.
+    CO_CHECK(supervisor_.apply_network());
+    json mode = {{"mode", to_string(supervisor_.network_mode())}};
+    co_return mode;
+  }
   if (name == "reload_mcp") {
     co_return co_await supervisor_.reload_mcp(
         Deadline::in(duration("patience_ms", kDefaultReloadPatience)));

@@ -11,6 +11,7 @@
 #include "net/address_plan.h"
 #include "os/files.h"
 #include "plan/launch_plan.h"
+#include "state/authority.h"
 
 namespace agent_vm {
 
@@ -84,6 +85,7 @@ Result<json> make_identity_document(const VmDirectory& vm, const VmConfig& confi
   const std::string entropy = TRY(random_bytes(64));
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   const std::string host_key = vm_files::kHostKey;
+  const TrustedCertificate authority = TRY(read_authority_certificate(vm.fd()));
   const std::string public_key = std::string(vm_files::kPrivateKey) + ".pub";
   return json{
       {"hostname", hostname_for(vm.name())},
@@ -99,6 +101,8 @@ Result<json> make_identity_document(const VmDirectory& vm, const VmConfig& confi
       {"authorized_key", std::string(trim(TRY(read_file_at(vm.fd(), public_key, kSmall))))},
       {"mcp_config", make_mcp_config(config).dump(2)},
       {"mcp_token", std::string(trim(TRY(read_file_at(vm.fd(), vm_files::kMcpToken, kSmall))))},
+      {"authority", authority.pem},
+      {"authority_hash", authority.subject_hash},
       {"sudo", config.sudo},
       {"disk_serial", kDiskSerial},
       {"share_tag", kShareTag},

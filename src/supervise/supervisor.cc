@@ -403,6 +403,8 @@ Task<Status> Supervisor::go(Deadline deadline, const Progress& progress) {
   CO_CHECK(prepare_host());
   CO_CHECK(open_logs());
   CO_CHECK(start_helpers());
+  // Beside the guest, which does not wait for it.
+  CO_CHECK(egress_.apply(config_.network));
   CO_CHECK(co_await bring_up_guest(deadline, progress));
   progress("identity", "giving the guest its identity");
   CO_CHECK(co_await plug_share(deadline));
@@ -474,6 +476,7 @@ Task<void> Supervisor::tear_down() {
     (*child)->kill();
     co_await (*child)->wait(Deadline::in(seconds(5)));
   }
+  co_await egress_.close();
   if (machine_) machine_->close_channels();
   lifeline_.reset();
   if (init_) {
@@ -484,6 +487,11 @@ Task<void> Supervisor::tear_down() {
   mcp_listener_.reset();
   record_end();
   torn_down_.set();
+}
+
+Status Supervisor::apply_network() {
+  if (ended_.is_set()) return fail(ErrorKind::kNotRunning, "the VM ends");
+  return egress_.apply(TRY(vm_.read_config()).network);
 }
 
 void Supervisor::record_end() {
@@ -542,10 +550,12 @@ Task<json> Supervisor::status(Deadline deadline) {
                  {"connections", connections_},
                  {"idle_seconds", connections_ > 0 ? 0 : seconds_since(last_activity_)},
                  {"accelerator", to_string(prepared_.accelerator)},
-                 {"network", to_string(config_.network)},
+                 {"network", to_string(egress_.mode())},
+                 {"egress", egress_.status()},
                  {"notes", notes_}};
   json processes = json::object();
   std::vector<const SupervisedChild*> children{virtiofsd_.get(), relay_.get()};
+  for (const auto& child : egress_.children()) children.push_back(child.get());
   if (machine_) children.push_back(&machine_->qemu());
   for (const auto* child : children) {
     if (child != nullptr && child->running())

@@ -20,6 +20,7 @@
 #include "os/async.h"
 #include "state/vm_directory.h"
 #include "supervise/capped_log.h"
+#include "supervise/egress.h"
 #include "supervise/machine.h"
 #include "supervise/template.h"
 
@@ -53,6 +54,10 @@ class Supervisor {
   Task<std::string> shut_down(std::chrono::milliseconds grace);
   // Set when everything is gone and recorded.
   Event& torn_down() { return torn_down_; }
+
+  // Makes the way out agree with the configuration as it is now.
+  Status apply_network();
+  NetworkMode network_mode() const { return egress_.mode(); }
 
   // What `status` needs and only the supervisor knows; asks the guest, up to the deadline.
   Task<nlohmann::json> status(Deadline deadline);
@@ -126,6 +131,7 @@ class Supervisor {
   std::shared_ptr<SupervisedChild> virtiofsd_;
   std::shared_ptr<SupervisedChild> relay_;
   std::shared_ptr<Machine> machine_;
+  Egress egress_{io_, vm_, prepared_.plan, gateway_};
   int relay_restarts_ = 0;
 
   // The question to the guest that is under way: whoever asks meanwhile gets its answer, too.

@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "base/text.h"
+#include "plan/id_map.h"
 #include "support/repository.h"
 #include "vm/suites.h"
 
@@ -38,17 +39,17 @@ class ConfinementTest : public RunningVmTest {
   // The gateway's network belongs to the VM's user namespace, where the supervisor is, and not to a
   // jail's, so the way into it leads through there.
   static Ran in_jail_of(pid_t pid, const std::string& script, bool in_gateway = false) {
-    std::vector<std::string> argv;
     const std::string target = std::to_string(pid);
     if (in_gateway) {
-      // As its root, or exec would take the capabilities away.
-      argv = {"nsenter", "-U", "-t", std::to_string(vm().supervisor()->pid),
-              "nsenter", "-n", "-t", target};
+      // Under the relay's id: the packet filter lets no other one reach the guest.
+      return run_program({"nsenter", "-U", "-t", std::to_string(vm().supervisor()->pid), "nsenter",
+                          "-n", "-t", target, "setpriv", "--reuid", std::to_string(kRelayId),
+                          "--clear-groups", "/bin/sh", "-c", script},
+                         {.patience = std::chrono::seconds(30)});
     }
-    argv.insert(argv.end(), {"nsenter", "--preserve-credentials", "-U", "-m", "-i", "-u"});
-    if (!in_gateway) argv.emplace_back("-n");
-    argv.insert(argv.end(), {"-t", target, "/bin/sh", "-c", script});
-    return run_program(argv, {.patience = std::chrono::seconds(30)});
+    return run_program({"nsenter", "--preserve-credentials", "-U", "-m", "-i", "-u", "-n", "-t",
+                        target, "/bin/sh", "-c", script},
+                       {.patience = std::chrono::seconds(30)});
   }
 
   static std::string status_of(pid_t pid, const std::string& field) {

@@ -1,0 +1,58 @@
+"""The proxy of one VM: mitmproxy in transparent mode, with nothing of its own but the gate.
+
+Started only by the supervisor, in a jail. Descriptor 3 holds key and certificate of the VM's CA, 4
+takes the audit log's records.
+"""
+
+import os
+import resource
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+AUTHORITY = 3
+AUDIT = 4
+CONFIGURATION = "/run/mitmproxy"  # memory of this jail
+POLICY = "/policy/policy.json"
+CERTIFICATES = "/certificates.pem"
+LISTEN = ("10.66.0.1", 8080)
+
+OPTIONS = {
+    "connection_strategy": "lazy",  # nothing is dialled before a request was judged
+    "upstream_cert": "false",
+    "rawtcp": "false",  # what is not HTTP ends here
+    "onboarding": "false",  # no pages of mitmproxy's own
+    "block_global": "false",
+    "stream_large_bodies": "64k",
+    "ssl_verify_upstream_trusted_ca": CERTIFICATES,
+    "confdir": CONFIGURATION,
+    "flow_detail": "0",
+    "termlog_verbosity": "warn",
+}
+
+
+def take_authority() -> None:
+    with os.fdopen(AUTHORITY, "rb") as source:
+        content = source.read(65536)
+    if b"PRIVATE KEY" not in content or b"BEGIN CERTIFICATE" not in content:
+        sys.exit("the VM's certificate authority cannot be read")
+    os.makedirs(CONFIGURATION, mode=0o700)
+    with open(f"{CONFIGURATION}/mitmproxy-ca.pem", "xb") as file:
+        file.write(content)
+
+
+def main() -> None:
+    # A crash must not leave the key in a core file.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    take_authority()
+    from mitmproxy.tools.main import mitmdump
+
+    arguments = ["--mode", "transparent", "--listen-host", LISTEN[0], "--listen-port", str(LISTEN[1])]
+    for name, value in OPTIONS.items():
+        arguments += ["--set", f"{name}={value}"]
+    gate = os.path.join(os.path.dirname(os.path.abspath(__file__)), "entry.py")
+    mitmdump(arguments + ["--scripts", gate])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+// What `agent-vm net` is made of, besides its options.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "state/vm_directory.h"
+
+namespace agent_vm {
+
+// The rules that would allow what the policy has refused, narrowest first, from the audit log: a
+// host and the methods that were used, none that a rule of the owner's refuses.
+Result<std::vector<std::string>> rules_for_refused(const VmDirectory& vm);
+
+}  // namespace agent_vm
