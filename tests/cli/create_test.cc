@@ -60,10 +60,12 @@ TEST_F(CreateTest, MakesAllOfAVmWithTheRightModes) {
   const Outcome outcome = agent_vm({"create"});
   ASSERT_EQ(outcome.code, 0) << outcome.error;
   EXPECT_THAT(outcome.out, HasSubstr("MCP Endpoint: http://127.0.0.1:"));
-  EXPECT_THAT(entries(vm()), ElementsAre("config.json", "logs", "mcp_token", "ssh", "workspace"));
+  EXPECT_THAT(entries(vm()), ElementsAre("ca", "config.json", "logs", "mcp_token", "ssh", "workspace"));
   EXPECT_EQ(mode(vm()), 0700U);
   EXPECT_EQ(mode(vm() + "/config.json"), 0600U);
   EXPECT_EQ(mode(vm() + "/mcp_token"), 0600U);
+  EXPECT_EQ(mode(vm() + "/ca"), 0700U);
+  EXPECT_EQ(mode(vm() + "/ca/authority.pem"), 0600U);
   EXPECT_EQ(mode(vm() + "/ssh/id_ed25519"), 0600U);
   EXPECT_EQ(mode(vm() + "/ssh/id_ed25519.pub"), 0644U);
   EXPECT_EQ(mode(vm() + "/ssh/host_ed25519"), 0600U);
@@ -273,7 +275,7 @@ TEST_F(CreateTest, ListShowsThem) {
   EXPECT_EQ(damaged.code, 0);
   EXPECT_THAT(damaged.out, HasSubstr("repo-main  Damaged"));
   EXPECT_THAT(damaged.out, HasSubstr("repo-b"));
-  EXPECT_THAT(entries(vm())[0], HasSubstr("config.json.corrupt-"));
+  EXPECT_THAT(entries(vm()), Contains(HasSubstr("config.json.corrupt-")));
 }
 
 }  // namespace
