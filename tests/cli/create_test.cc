@@ -60,7 +60,8 @@ TEST_F(CreateTest, MakesAllOfAVmWithTheRightModes) {
   const Outcome outcome = agent_vm({"create"});
   ASSERT_EQ(outcome.code, 0) << outcome.error;
   EXPECT_THAT(outcome.out, HasSubstr("MCP Endpoint: http://127.0.0.1:"));
-  EXPECT_THAT(entries(vm()), ElementsAre("ca", "config.json", "logs", "mcp_token", "ssh", "workspace"));
+  EXPECT_THAT(entries(vm()),
+              ElementsAre("ca", "config.json", "logs", "mcp_token", "ssh", "workspace"));
   EXPECT_EQ(mode(vm()), 0700U);
   EXPECT_EQ(mode(vm() + "/config.json"), 0600U);
   EXPECT_EQ(mode(vm() + "/mcp_token"), 0600U);
