@@ -151,10 +151,10 @@ TEST_F(StartTest, S27_AFlippedBitInTheImageIsRefused) {
     const Ran refused = vm.agent({"start", vm.name()});
     flip(path);
     EXPECT_EQ(refused.code, kFailed) << refused.describe();
-    EXPECT_THAT(refused.error, AllOf(HasSubstr("is damaged: " + file + " is not what was built"),
+    EXPECT_THAT(refused.error, AllOf(HasSubstr("is damaged: " + file + " is not what was made"),
                                      HasSubstr("agent-vm image build")));
     EXPECT_FALSE(fs::exists(vm.directory() + "/run.json"));
-    EXPECT_FALSE(fs::exists(vm.directory() + "/disk.qcow2"));
+    EXPECT_FALSE(fs::exists(vm.directory() + "/disk.img"));
   }
   // The control: that one bit was all.
   const Ran planned = vm.agent({"start", vm.name(), "--dry-run"});
@@ -238,7 +238,7 @@ TEST_F(StartTest, S1_WithoutKvmItIsRefusedOrNamed) {
   EXPECT_THAT(refused.error, AllOf(HasSubstr("this VM wants KVM, and KVM does not work here: "),
                                    HasSubstr("agent-vm update --accel auto")));
   EXPECT_FALSE(fs::exists(vm.directory() + "/run.json"));
-  EXPECT_FALSE(fs::exists(vm.directory() + "/disk.qcow2"));
+  EXPECT_FALSE(fs::exists(vm.directory() + "/disk.img"));
   // The control: the accelerator was the reason. What runs instead says what it is.
   ASSERT_TRUE(vm.agent({"update", vm.name(), "--accel", "auto"}).ok());
   const Ran started = run_program(start, vm.agent_options());
