@@ -24,14 +24,18 @@ constexpr std::string_view kTemporaryPrefix = ".create-";
 
 // A creation that was killed leaves a directory that nobody has locked any more.
 void remove_leftovers(int state) {
+  // With this lock nobody is between making such a directory and locking it. Who cannot have it at
+  // once leaves the work to the next command.
+  const auto guard = DirectoryLock::try_acquire(state);
+  if (!guard || !*guard) return;
   const auto entries = list_directory(state);
   if (!entries) return;
   for (const auto& entry : *entries) {
     if (!entry.starts_with(kTemporaryPrefix)) continue;
     const auto dir = open_beneath(state, entry, O_RDONLY | O_DIRECTORY);
     if (!dir) continue;
-    const auto lock = DirectoryLock::acquire(dir->get(), Deadline::in({}));
-    if (!lock) continue;
+    const auto lock = DirectoryLock::try_acquire(dir->get());
+    if (!lock || !*lock) continue;
     log::info("removing what a killed creation left: {}", entry);
     static_cast<void>(remove_tree_at(state, entry));
   }
