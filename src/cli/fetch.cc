@@ -61,9 +61,7 @@ Result<std::string> git_in(const std::string& directory, std::vector<std::string
 
 // ssh as git is to call it: git itself adds the address and the command.
 std::string ssh_command(const SshTarget& target) {
-  std::vector<std::string> options = use_kept_connection(target);
-  options.emplace_back("-T");
-  std::vector<std::string> argv = ssh_argv(target, options);
+  std::vector<std::string> argv = ssh_argv(target, use_kept_connection(target, "-T"));
   argv.pop_back();
   return shell_join(argv);
 }

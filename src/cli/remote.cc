@@ -29,16 +29,10 @@ std::string random_token() {
   return to_hex(bytes);
 }
 
-std::vector<std::string> over_kept_connection(const SshTarget& target, const char* terminal) {
-  std::vector<std::string> options = use_kept_connection(target);
-  options.emplace_back(terminal);
-  return options;
-}
-
 // ssh has no way to send a signal on, so a second session does.
 void send_signal(const SshTarget& target, const std::string& pid_file, int number) {
   Command command;
-  command.argv = ssh_argv(target, over_kept_connection(target, "-T"));
+  command.argv = ssh_argv(target, use_kept_connection(target, "-T"));
   command.argv.push_back(
       fmt::format("kill -s {} -- \"-$(cat {})\"", signal_name(number).substr(3), pid_file));
   command.deadline = Deadline::in(15s);
@@ -148,7 +142,7 @@ std::string remote_command_line(const std::vector<std::string>& argv, const std:
 }
 
 Status become_ssh(const SshTarget& target, const std::string& remote_command) {
-  std::vector<std::string> argv = ssh_argv(target, over_kept_connection(target, "-t"));
+  std::vector<std::string> argv = ssh_argv(target, use_kept_connection(target, "-t"));
   argv.push_back(remote_command);
   log::debug("exec: {}", shell_join(argv));
   std::vector<std::string> environment = host_environment();
@@ -173,7 +167,7 @@ Result<int> run_remotely(Output& out, const SshTarget& target, const RemoteRun& 
   Streams streams{TRY(EscapingPipe::make(1, command.always_escape)),
                   TRY(EscapingPipe::make(2, command.always_escape))};
   SpawnSpec spec;
-  spec.argv = ssh_argv(target, over_kept_connection(target, "-T"));
+  spec.argv = ssh_argv(target, use_kept_connection(target, "-T"));
   spec.argv.push_back(remote_command_line(command.argv, pid_file));
   spec.environment = host_environment();
   spec.descriptors = {{0, 0}, {streams.out.writer(), 1}, {streams.error.writer(), 2}};

@@ -88,11 +88,15 @@ SshTarget ssh_target(const VmDirectory& vm, const VmConfig& config) {
           .kept_connection = std::move(socket)};
 }
 
-std::vector<std::string> use_kept_connection(const SshTarget& target) {
-  if (target.kept_connection.empty()) return {};
-  return {"-o", "ControlMaster=auto",
-          "-o", "ControlPersist=yes",
-          "-o", "ControlPath=" + option_path(target.kept_connection)};
+std::vector<std::string> use_kept_connection(const SshTarget& target, const char* terminal) {
+  if (target.kept_connection.empty()) return {terminal};
+  return {terminal,
+          "-o",
+          "ControlMaster=auto",
+          "-o",
+          "ControlPersist=yes",
+          "-o",
+          "ControlPath=" + option_path(target.kept_connection)};
 }
 
 std::vector<std::string> ssh_argv(const SshTarget& target,
@@ -135,7 +139,7 @@ SshCheck check_ssh(const SshTarget& target, const Deadline& deadline, bool keep)
   if (keep) {
     // Of an earlier run: nobody listens there any more.
     ::unlink(target.kept_connection.c_str());
-    options = use_kept_connection(target);
+    options = use_kept_connection(target, "-T");
   }
   std::vector<std::string> argv = ssh_argv(target, options);
   argv.emplace_back("true");

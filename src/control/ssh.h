@@ -32,7 +32,8 @@ std::vector<std::string> ssh_argv(const SshTarget& target,
 
 // Options with which ssh uses the kept connection, or makes it when there is none. The ssh that
 // makes it leaves a process behind, which ends with the connection: with the VM.
-std::vector<std::string> use_kept_connection(const SshTarget& target);
+// `terminal`: "-t" or "-T".
+std::vector<std::string> use_kept_connection(const SshTarget& target, const char* terminal);
 
 struct SshCheck {
   bool authenticated = false;

@@ -283,7 +283,7 @@ Task<Status> Supervisor::resume_guest(Deadline deadline) {
   phase("memory");
   CO_CHECK(co_await machine_->connect(deadline));
   phase("qmp");
-  // The descriptions in the store are shared by nobody, but their offset is by all who load twice.
+  // QEMU reads from its offset, which must be the beginning.
   CO_TRY(const Fd devices, reopen(from.devices.get(), O_RDONLY));
   CO_CHECK(co_await machine_->load_devices(devices.get(), deadline));
   phase("devices");
