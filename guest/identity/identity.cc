@@ -99,6 +99,10 @@ IdentityReport apply_identity(const Identity& identity) {
       // Entropy first: nothing may draw random numbers that another VM of the same template draws.
       {"entropy", [&] { return add_entropy(identity.entropy); }},
       {"clock", [&] { return set_clock(identity.clock_ns); }},
+      // A resumed guest's are, and then this costs nothing. Before the disk: what the VM's root
+      // left
+      // there has no part in it.
+      {"modules", [] { return lock_modules(); }},
       // Before all that is written: from here on the guest's files last.
       {"disk", [&] { return mount_disk(identity.disk_serial); }},
       {"boot id", [] { return renew_boot_id(); }},
@@ -117,7 +121,7 @@ IdentityReport apply_identity(const Identity& identity) {
 
 IdentityReport settle() {
   return run_steps({
-      {"modules", [] { return load_modules(); }},
+      {"modules", [] { return lock_modules(); }},
       {"boot", [] { return await_boot(); }},
       {"start ahead", [] { return start_ahead(); }},
       {"mark", [] { return mark_as_template(); }},

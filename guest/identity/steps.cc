@@ -253,12 +253,21 @@ Status mount_workspace(const std::string& tag) {
   });
 }
 
-Status load_modules() {
-  const ProgramOutput loaded =
+Status lock_modules() {
+  constexpr const char* kLock = "/proc/sys/kernel/modules_disabled";
+  if (TRY(read_file(kLock, 16)) == "1\n") return {};
+  const ProgramOutput needed =
       TRY(run_program({"/usr/sbin/modprobe", "--all", "virtiofs", "overlay"}));
-  if (loaded.ok) return {};
-  return tl::unexpected(
-      Error(ErrorKind::kFailed, "cannot load kernel modules").with_evidence(loaded.lines));
+  if (!needed.ok)
+    return tl::unexpected(
+        Error(ErrorKind::kFailed, "cannot load kernel modules").with_evidence(needed.lines));
+  // What packages of the image ask for. A module that this kernel does not have matters to nobody
+  // else.
+  TRY(run_program({"/usr/lib/systemd/systemd-modules-load"}));
+  const Fd lock(::open(kLock, O_WRONLY | O_CLOEXEC));
+  if (!lock || ::write(lock.get(), "1", 1) != 1)
+    return fail_errno(errno, "cannot lock the kernel's modules");
+  return {};
 }
 
 Status start_ahead() {

@@ -21,8 +21,9 @@ Status mount_workspace(const std::string& tag);
 // systemd and sshd run since before the VM's disk was there: they learn what the guest had changed
 // of their files. Services that the guest had enabled start, as after a boot.
 Status adopt_changes();
-// Those that the steps above would otherwise load one by one.
-Status load_modules();
+// Loads the drivers that this guest will ever have, and then locks the kernel: until the next boot
+// no module comes or goes, whoever asks for it.
+Status lock_modules();
 // sshd runs, with a key that nobody will see: it reads the keys anew for each connection, so that
 // the identity step has only to replace the file. And what else that step runs has been read from
 // disk.

@@ -78,7 +78,7 @@ TEST(LaunchPlan, S2_GoldenQemuArguments) {
       "-initrd",
       "/initramfs",
       "-append",
-      "console=ttyS0 quiet loglevel=4 net.ifnames=0 panic=-1 root=/dev/vda rw",
+      "console=ttyS0 quiet loglevel=4 net.ifnames=0 panic=-1 lockdown=integrity root=/dev/vda rw",
       "-no-reboot",
       "-add-fd",
       "fd=8,set=1",

@@ -63,8 +63,10 @@ void add_machine(Arguments& arguments, const PlanInputs& inputs) {
 
 void add_boot(Arguments& arguments, const PlanInputs& inputs) {
   // Nothing here tells one VM from another: identity comes over the guest agent.
+  // Lockdown: not even root may write into the running kernel.
   const std::string command_line =
-      "console=ttyS0 quiet loglevel=4 net.ifnames=0 panic=-1 " + inputs.kernel_arguments;
+      "console=ttyS0 quiet loglevel=4 net.ifnames=0 panic=-1 lockdown=integrity " +
+      inputs.kernel_arguments;
   add(arguments,
       {"-kernel", kJailKernel, "-initrd", kJailInitramfs, "-append", command_line, "-no-reboot"});
 }

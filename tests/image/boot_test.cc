@@ -18,6 +18,7 @@
 #include "os/run.h"
 #include "os/spawn.h"
 #include "qmp/guest_agent.h"
+#include "support/kernel_probe.h"
 
 namespace agent_vm {
 namespace {
@@ -29,6 +30,10 @@ using ::testing::HasSubstr;
 // An emulated guest on a busy machine.
 constexpr auto kBootTimeout = 180s;
 constexpr auto kCommandTimeout = 60s;
+// Some of the sysctls cannot be taken back: a test applies them.
+constexpr const char* kKernelArguments =
+    "root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet panic=-1 "
+    "systemd.mask=systemd-sysctl.service";
 
 class BootTest : public testing::Test {
  protected:
@@ -68,7 +73,7 @@ class BootTest : public testing::Test {
                             "-initrd",
                             image + "/initrd.img",
                             "-append",
-                            "root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet panic=-1",
+                            kKernelArguments,
                             "-drive",
                             "if=none,id=disk,format=qcow2,file=" + folder_ + "/disk.qcow2",
                             "-device",
@@ -126,6 +131,11 @@ class BootTest : public testing::Test {
   static std::string as_dev(const std::string& command) {
     return guest("setpriv --reuid=dev --regid=dev --clear-groups sh -c " + shell_quote(command));
   }
+  static void apply_sysctls() { guest("/usr/lib/systemd/systemd-sysctl"); }
+  static std::string probe_as(const std::string& user) {
+    return guest(fmt::format("setpriv --reuid={0} --regid={0} --clear-groups python3 -c {1}", user,
+                             shell_quote(test::kKernelProbe)));
+  }
   static std::string console() {
     return read_file(folder_ + "/console.log", 1U << 20U).value_or("no console");
   }
@@ -182,7 +192,29 @@ TEST_F(BootTest, TheFileSystemFillsTheDisk) {
             7ULL << 30);
 }
 
+// Each lock, before and after: what fails in a VM is what these locks forbid (HardeningTest).
+TEST_F(BootTest, S29_WithoutTheLocksRootReachesTheKernel) {
+  guest(
+      "sysctl -w kernel.unprivileged_bpf_disabled=0 user.max_user_namespaces=100 "
+      "kernel.unprivileged_userns_clone=1");
+  EXPECT_EQ(probe_as("root"), "module done\nkexec done\nmemory done\nbpf done\nuserns done\n");
+  EXPECT_EQ(probe_as("dev"), "module EPERM\nkexec EPERM\nmemory EACCES\nbpf done\nuserns done\n");
+  EXPECT_EQ(guest("rmmod dummy"), "");
+  apply_sysctls();
+  EXPECT_EQ(probe_as("root"), "module done\nkexec EPERM\nmemory done\nbpf done\nuserns ENOSPC\n");
+  EXPECT_EQ(probe_as("dev"), "module EPERM\nkexec EPERM\nmemory EACCES\nbpf EPERM\nuserns EPERM\n");
+  EXPECT_EQ(guest("rmmod dummy"), "");
+  guest("echo integrity > /sys/kernel/security/lockdown");
+  EXPECT_EQ(probe_as("root"), "module done\nkexec EPERM\nmemory EPERM\nbpf done\nuserns ENOSPC\n");
+  EXPECT_EQ(guest("rmmod dummy"), "");
+  EXPECT_THAT(guest("/usr/lib/agent-vm/agent-vm-identity --settle"), HasSubstr("\"ok\":true"));
+  EXPECT_EQ(probe_as("root"), "module EPERM\nkexec EPERM\nmemory EPERM\nbpf done\nuserns ENOSPC\n");
+  guest("{ echo 0 > /proc/sys/kernel/modules_disabled; }");
+  EXPECT_EQ(guest("cat /proc/sys/kernel/modules_disabled"), "1\n");
+}
+
 TEST_F(BootTest, S29_DevCannotReachForTheKernel) {
+  apply_sysctls();
   EXPECT_THAT(as_dev("unshare -U true"), HasSubstr("Operation not permitted"));
   EXPECT_THAT(as_dev("cat /proc/kallsyms | grep -c -v '^0000000000000000'"), HasSubstr("0"));
   EXPECT_THAT(as_dev("dmesg"), HasSubstr("Operation not permitted"));

@@ -4,7 +4,7 @@
 #include <filesystem>
 
 #include "base/text.h"
-#include "support/http.h"
+#include "support/mcp.h"
 #include "support/repository.h"
 #include "vm/suites.h"
 
@@ -122,42 +122,11 @@ TEST_F(RemoteTest, Fetch_RefusesBrokenObjects) {
 }
 
 TEST_F(RemoteTest, M15_ACommitMadeThroughMcpComesBack) {
-  const std::vector<std::string> headers{"Authorization: Bearer " + vm().token(),
-                                         "Content-Type: application/json",
-                                         "Accept: application/json, text/event-stream"};
-  const auto post = [&](const std::string& body, const std::string& session) {
-    auto all = headers;
-    if (!session.empty()) all.push_back("Mcp-Session-Id: " + session);
-    return http_request(vm().port(), "POST", "/servers/workspace/mcp", all, body);
-  };
-  const auto hello = post(
-      R"({"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18",)"
-      R"("capabilities":{},"clientInfo":{"name":"test","version":"1"}}})",
-      "");
-  ASSERT_EQ(hello.status, 200) << hello.body;
-  std::string session;
-  for (const auto& line : split_lines(hello.headers)) {
-    const auto colon = line.find(": ");
-    if (colon != std::string::npos && colon == std::string("mcp-session-id").size() &&
-        ::strncasecmp(line.c_str(), "mcp-session-id", colon) == 0)
-      session = trim(line.substr(colon + 2));
-  }
-  ASSERT_NE(session, "") << hello.headers;
-  post(R"({"jsonrpc":"2.0","method":"notifications/initialized"})", session);
-  const auto call = [&](const std::string& tool, const nlohmann::json& arguments) {
-    const nlohmann::json request = {{"jsonrpc", "2.0"},
-                                    {"id", 2},
-                                    {"method", "tools/call"},
-                                    {"params", {{"name", tool}, {"arguments", arguments}}}};
-    const auto reply = post(request.dump(), session);
-    EXPECT_EQ(reply.status, 200) << reply.body;
-    EXPECT_THAT(reply.body, Not(HasSubstr("\"isError\":true"))) << reply.body;
-    return reply.body;
-  };
-  call("write", {{"path", "by-mcp.txt"}, {"content", "through the endpoint\n"}});
+  const McpClient client(vm().port(), vm().token());
+  client.call("write", {{"path", "by-mcp.txt"}, {"content", "through the endpoint\n"}});
   EXPECT_EQ(read_text(vm().workspace() + "/by-mcp.txt"), "through the endpoint\n");
-  EXPECT_THAT(call("exec", {{"command", "id -un; pwd"}}), HasSubstr("dev\\n/workspace"));
-  call("git_commit", {{"message", "Through MCP"}});
+  EXPECT_THAT(client.call("exec", {{"command", "id -un; pwd"}}), HasSubstr("dev\\n/workspace"));
+  client.call("git_commit", {{"message", "Through MCP"}});
   const Ran fetched = vm().agent({"fetch", vm().name()});
   EXPECT_TRUE(fetched.ok()) << fetched.describe();
   EXPECT_EQ(git(vm().repository(),
