@@ -1,21 +1,23 @@
 """The proxy of one VM: mitmproxy in transparent mode, with nothing of its own but the gate.
 
 Started only by the supervisor, in a jail. Descriptor 3 holds key and certificate of the VM's CA, 4
-takes the audit log's records.
+takes the audit log's records, 5 is the socket at which the guest's connections arrive.
 """
 
+import asyncio
 import os
 import resource
+import socket
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 AUTHORITY = 3
 AUDIT = 4
+DOOR = 5
 CONFIGURATION = "/run/mitmproxy"  # memory of this jail
 POLICY = "/policy/policy.json"
 CERTIFICATES = "/certificates.pem"
-LISTEN = ("10.66.0.1", 8080)
 
 OPTIONS = {
     "connection_strategy": "lazy",  # nothing is dialled before a request was judged
@@ -41,13 +43,24 @@ def take_authority() -> None:
         file.write(content)
 
 
+def listen_at_the_door() -> None:
+    """mitmproxy would make a socket of its own; ours was there before it and outlives it."""
+    original = asyncio.start_server
+
+    def start_server(handler, host=None, port=None, **more):
+        return original(handler, sock=socket.socket(fileno=DOOR), **more)
+
+    asyncio.start_server = start_server
+
+
 def main() -> None:
     # A crash must not leave the key in a core file.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     take_authority()
     from mitmproxy.tools.main import mitmdump
 
-    arguments = ["--mode", "transparent", "--listen-host", LISTEN[0], "--listen-port", str(LISTEN[1])]
+    listen_at_the_door()
+    arguments = ["--mode", "transparent"]
     for name, value in OPTIONS.items():
         arguments += ["--set", f"{name}={value}"]
     gate = os.path.join(os.path.dirname(os.path.abspath(__file__)), "entry.py")

@@ -28,6 +28,17 @@ Status take(json& document, const char* name, T& into) {
   return {};
 }
 
+Result<PackageSettings> take_packages(json& document) {
+  json packages;
+  TRY(take(document, "packages", packages));
+  PackageSettings settings;
+  TRY(take(packages, "apt_sources", settings.apt_sources));
+  TRY(take(packages, "apt_settings", settings.apt_settings));
+  TRY(take(packages, "npm", settings.npm));
+  TRY(take(packages, "pip", settings.pip));
+  return settings;
+}
+
 using Steps = std::vector<std::pair<const char*, std::function<Status()>>>;
 
 IdentityReport run_steps(const Steps& steps) {
@@ -69,6 +80,7 @@ Result<Identity> parse_identity(std::string_view json_text) {
   TRY(take(document, "mcp_token", identity.mcp_token));
   TRY(take(document, "authority", identity.authority));
   TRY(take(document, "authority_hash", identity.authority_hash));
+  identity.packages = TRY(take_packages(document));
   TRY(take(document, "sudo", identity.sudo));
   TRY(take(document, "disk_serial", identity.disk_serial));
   TRY(take(document, "share_tag", identity.share_tag));
@@ -111,6 +123,7 @@ IdentityReport apply_identity(const Identity& identity) {
       {"network", [&] { return configure_network(identity); }},
       {"ssh-keys", [&] { return install_ssh_keys(identity); }},
       {"authority", [&] { return install_authority(identity); }},
+      {"packages", [&] { return configure_packages(identity.packages); }},
       {"mcp", [&] { return install_mcp(identity); }},
       {"sudo", [&] { return set_sudo(identity.sudo); }},
       {"workspace", [&] { return mount_workspace(identity.share_tag); }},

@@ -13,6 +13,14 @@
 
 namespace agent_vm {
 
+// Contents of the guest's settings of apt, npm and pip.
+struct PackageSettings {
+  std::string apt_sources;
+  std::string apt_settings;
+  std::string npm;
+  std::string pip;
+};
+
 struct Identity {
   std::string hostname;
   std::string machine_id;   // 32 hexadecimal digits
@@ -29,6 +37,7 @@ struct Identity {
   std::string mcp_token;
   std::string authority;           // PEM certificate of the VM's CA, which the guest trusts
   std::string authority_hash;      // its OpenSSL subject hash
+  PackageSettings packages;        // where packages come from
   bool sudo = false;               // whether `dev` may become root
   std::string disk_serial;         // of the block device that keeps what the guest changes
   std::string share_tag;           // virtiofs tag to mount on /workspace

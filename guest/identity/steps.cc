@@ -230,6 +230,18 @@ Status install_authority(const Identity& identity) {
   return write_file(kBundle, bundle + std::string(kBegin) + certificate, 0644);
 }
 
+Status configure_packages(const PackageSettings& settings) {
+  constexpr std::size_t kLargest = 1U << 20U;
+  for (const auto& [path, content] :
+       {std::pair{"/etc/apt/sources.list.d/agent-vm.sources", &settings.apt_sources},
+        std::pair{"/etc/apt/apt.conf.d/50agent-vm", &settings.apt_settings},
+        std::pair{"/etc/npmrc", &settings.npm}, std::pair{"/etc/pip.conf", &settings.pip}}) {
+    const auto present = read_file(path, kLargest);
+    if (!present || *present != *content) TRY(write_file(path, *content, 0644));
+  }
+  return {};
+}
+
 Status install_mcp(const Identity& identity) {
   TRY(write_file("/etc/agent-vm/mcp.json", with_newline(identity.mcp_config), 0644));
   return write_file("/etc/agent-vm/mcp-token", with_newline(identity.mcp_token), 0640, kDev);

@@ -14,6 +14,8 @@ Status set_machine_id(const std::string& machine_id);
 Status configure_network(const Identity& identity);
 Status install_ssh_keys(const Identity& identity);
 Status install_authority(const Identity& identity);
+// Leaves a file alone that says the same already.
+Status configure_packages(const PackageSettings& settings);
 Status install_mcp(const Identity& identity);
 Status set_sudo(bool allowed);
 // Waits, by the kernel's own events, up to 20 s for the hot-plugged device to appear.

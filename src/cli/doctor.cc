@@ -15,6 +15,7 @@
 #include "confine/user_namespace.h"
 #include "image/store.h"
 #include "launch/accelerator.h"
+#include "launch/egress.h"
 #include "launch/host_programs.h"
 #include "os/files.h"
 #include "os/run.h"
@@ -73,6 +74,13 @@ std::optional<Image> newest_image() {
     if (auto image = store->open_image(entry.key)) return std::move(*image);
   }
   return std::nullopt;
+}
+
+// As a start looks for it.
+Check check_proxy() {
+  if (const auto ready = check_egress(); !ready)
+    return from_error("proxy", "Proxy", Level::kWarning, ready.error());
+  return {"proxy", "Proxy", Level::kOk, "mitmproxy is installed", ""};
 }
 
 Check check_image(const std::optional<Image>& image) {
@@ -272,6 +280,7 @@ std::vector<Check> examine_machine(const std::string& state_path, const Deadline
   checks.push_back(
       program("ssh", "SSH", "openssh-client", Level::kMissing, "it is how VMs are reached"));
   checks.push_back(program("git", "git", "git", Level::kMissing, "it makes the workspaces"));
+  checks.push_back(check_proxy());
   checks.push_back(program("mmdebstrap", "mmdebstrap", "mmdebstrap",
                            image ? Level::kWarning : Level::kMissing, "it builds images"));
   checks.push_back(check_image(image));

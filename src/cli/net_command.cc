@@ -44,10 +44,10 @@ Result<NetworkPolicy> change(Context& context, const std::string& name,
   TRY(edit(config));
   TRY(validate(config.network));
   if (config.network.mode != NetworkMode::kOff && before == NetworkMode::kOff) {
-    TRY(check_egress(egress_inputs(TRY(InstallLayout::find()), vm)));
+    TRY(check_egress());
   }
   TRY(vm.write_config(config));
-  TRY(write_policy(vm, config, deadline));
+  TRY(write_network_records(vm, config, deadline));
   if (const auto run = TRY(vm.read_run()); run && !run->is_stale()) {
     auto supervisor = TRY(ControlClient::connect(vm.fd()));
     TRY(supervisor.call({{"request", "network"}}, deadline));

@@ -5,7 +5,7 @@
 #include "base/text.h"
 #include "cli/net.h"
 #include "config/network_policy.h"
-#include "launch/presets.h"
+#include "launch/package_sources.h"
 #include "os/files.h"
 #include "state/audit_log.h"
 

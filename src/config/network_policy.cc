@@ -132,6 +132,10 @@ Status valid_network_entry(std::string_view text) {
               join(known, ", "));
 }
 
+std::vector<std::string> default_network_allow() {
+  return {"@apt", "@git-origin", "@npm", "@pip"};
+}
+
 Status validate(const NetworkPolicy& policy) {
   for (const auto* list : {&policy.allow, &policy.deny, &policy.owner_allow, &policy.owner_deny}) {
     if (list->size() > kMaxRules) {

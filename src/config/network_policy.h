@@ -38,15 +38,18 @@ struct NetworkRule {
 // Not a preset. Refuses what could be misread: IP addresses, schemes, ports, spaces, control bytes.
 Result<NetworkRule> parse_network_rule(std::string_view text);
 
-inline constexpr std::string_view kPresets[] = {"@anthropic", "@apt", "@git-origin", "@npm",
-                                                "@openai"};
+inline constexpr std::string_view kPresets[] = {"@anthropic", "@apt",    "@git-origin",
+                                                "@npm",       "@openai", "@pip"};
 // A rule, or a known preset.
 Status valid_network_entry(std::string_view text);
 
+// What a VM may reach unless its owner says otherwise: packages, and the repository that it is of.
+std::vector<std::string> default_network_allow();
+
 struct NetworkPolicy {
-  NetworkMode mode = NetworkMode::kOff;
-  // From the files.
-  std::vector<std::string> allow;
+  NetworkMode mode = NetworkMode::kAllowlist;
+  // From the files, after the default ones.
+  std::vector<std::string> allow = default_network_allow();
   std::vector<std::string> deny;
   // From `agent-vm net allow` and `net deny`; no file takes them back.
   std::vector<std::string> owner_allow;

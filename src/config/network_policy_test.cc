@@ -76,6 +76,19 @@ TEST(NetworkSettings, S30_WhatARepositoryWidensIsNamed) {
   EXPECT_THAT(widenings(*narrow, base), testing::IsEmpty());
 }
 
+TEST(NetworkSettings, ARepositoryMayTakeTheDefaultRulesAway) {
+  const VmConfig base;
+  EXPECT_EQ(base.network.mode, NetworkMode::kAllowlist);
+  EXPECT_THAT(base.network.allow, testing::Contains("@npm"));
+  const auto narrow = parse_settings("[network]\ndefaults = false\nallow = [\"@git-origin\"]\n",
+                                     "agent-vm.toml", SettingsOwner::kRepository);
+  ASSERT_TRUE(narrow) << narrow.error().message();
+  EXPECT_THAT(widenings(*narrow, base), testing::IsEmpty());
+  VmConfig config = base;
+  apply(*narrow, config);
+  EXPECT_THAT(config.network.allow, testing::ElementsAre("@git-origin"));
+}
+
 TEST(NetworkSettings, S15_OnlyTheOwnerOpensAPrivateRange) {
   constexpr const char* kText = "[network]\nallow = [\"git.corp.example in 10.0.0.0/8\"]\n";
   const auto refused = parse_settings(kText, "agent-vm.toml", SettingsOwner::kRepository);

@@ -46,6 +46,12 @@ void apply(const Settings& settings, VmConfig& config) {
   config.default_mcp_server = settings.default_mcp_server.value_or(config.default_mcp_server);
   config.allowed_origins = settings.allowed_origins.value_or(config.allowed_origins);
   config.network.mode = settings.network_mode.value_or(config.network.mode);
+  if (!settings.network_defaults) {
+    const auto defaults = default_network_allow();
+    std::erase_if(config.network.allow, [&](const std::string& entry) {
+      return std::ranges::find(defaults, entry) != defaults.end();
+    });
+  }
   add_new(config.network.allow, settings.network_allow);
   add_new(config.network.deny, settings.network_deny);
 }

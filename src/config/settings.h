@@ -30,6 +30,7 @@ struct Settings {
   std::optional<std::string> default_mcp_server;
   std::optional<std::vector<std::string>> allowed_origins;
   std::optional<NetworkMode> network_mode;
+  bool network_defaults = true;            // false: without default_network_allow()
   std::vector<std::string> network_allow;  // rules and presets
   std::vector<std::string> network_deny;
 };

@@ -203,6 +203,7 @@ Status read_network(Reader& network, Settings& settings, SettingsOwner owner) {
     if (!mode) return network.refuse(*network.find("mode"), mode.error());
     settings.network_mode = *mode;
   }
+  settings.network_defaults = TRY(network.boolean("defaults")).value_or(true);
   const auto check =
       owner == SettingsOwner::kRepository ? valid_repository_entry : valid_network_entry;
   const auto allow = TRY(network.texts("allow", check));

@@ -77,7 +77,7 @@ Status read_network(JsonFields& fields, NetworkPolicy& policy) {
        {std::pair{"allow", &policy.allow}, std::pair{"deny", &policy.deny},
         std::pair{"owner_allow", &policy.owner_allow},
         std::pair{"owner_deny", &policy.owner_deny}}) {
-    if (network.has(key)) *list = TRY(network.texts(key));
+    *list = network.has(key) ? TRY(network.texts(key)) : std::vector<std::string>();
   }
   return network.no_others();
 }

@@ -10,6 +10,8 @@
 
 namespace agent_vm {
 
+inline constexpr const char* kImageRelease = "bookworm";  // of Debian, which the guest is
+
 // One repository: one URI and one suite.
 struct AptSource {
   std::string uri;    // without a trailing slash

@@ -26,7 +26,6 @@
 namespace agent_vm {
 namespace {
 
-constexpr const char* kRelease = "bookworm";
 constexpr const char* kArchitecture = "amd64";
 constexpr std::size_t kKeyDigits = 20;
 constexpr std::string_view kUnfinished = ".unfinished-";
@@ -99,7 +98,7 @@ Status check_lock(const Recipe& recipe, const ImageLock& lock) {
             .with_hint("make a newer one with: agent-vm image lock"));
   };
   if (lock.choice != recipe.choice) return stale("it was made for another choice of packages");
-  if (lock.release != kRelease || lock.architecture != kArchitecture) {
+  if (lock.release != kImageRelease || lock.architecture != kArchitecture) {
     return stale(fmt::format("it is for {} {}", lock.release, lock.architecture));
   }
   for (const auto& name : recipe.packages) {
@@ -138,7 +137,8 @@ class Build {
     PrivateApt apt = TRY(make_apt());
     TRY(apt.update());
     progress_.fraction(0.5);
-    ImageLock lock{.release = kRelease, .architecture = kArchitecture, .choice = recipe_.choice};
+    ImageLock lock{
+        .release = kImageRelease, .architecture = kArchitecture, .choice = recipe_.choice};
     lock.time = TRY(apt.lists_time());
     lock.packages = TRY(apt.resolve(recipe_.packages));
     const std::string folder = TRY(scratch_->folder("npm-lock"));
@@ -216,7 +216,7 @@ class Build {
  private:
   Result<PrivateApt> make_apt() {
     const std::vector<AptSource> machine = TRY(read_machine_sources(options_.etc_apt));
-    std::vector<AptSource> debian = TRY(debian_sources(machine, kRelease));
+    std::vector<AptSource> debian = TRY(debian_sources(machine, kImageRelease));
     return PrivateApt::make(*scratch_, std::move(debian), options_.limits);
   }
 

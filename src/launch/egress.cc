@@ -55,10 +55,15 @@ std::vector<std::string> own_addresses() {
   return found;
 }
 
+std::string trusted_bundle() {
+  const char* bundle = std::getenv("SSL_CERT_FILE");  // NOLINT(concurrency-mt-unsafe)
+  return bundle != nullptr && bundle[0] == '/' ? bundle : kSystemCertificates;
+}
+
 class RuleList {
  public:
-  RuleList(const VmDirectory& vm, const VmConfig& config, const Deadline& deadline)
-      : vm_(vm), config_(config), deadline_(deadline) {}
+  RuleList(const VmConfig& config, const PackageSources& sources)
+      : config_(config), sources_(sources) {}
 
   Status add(const std::vector<std::string>& entries, bool allows, const std::string& origin) {
     for (const auto& entry : entries) {
@@ -66,13 +71,8 @@ class RuleList {
         rules_.push_back(rule_to_json(TRY(parse_network_rule(entry)), allows, entry, origin));
         continue;
       }
-      auto expanded = expand_preset(entry, vm_, config_, deadline_);
-      // A registry that cannot be found out is one that cannot be reached; the VM can be started.
-      if (!expanded && allows) {
-        log::warn("{} allows nothing: {}", entry, expanded.error().message());
-        continue;
-      }
-      for (const auto& rule : TRY(expanded)) {
+      const std::vector<std::string> expanded = TRY(expand_preset(entry, config_, sources_));
+      for (const auto& rule : expanded) {
         rules_.push_back(rule_to_json(TRY(parse_network_rule(rule)), allows, rule, entry));
       }
     }
@@ -81,42 +81,44 @@ class RuleList {
   json take() { return std::move(rules_); }
 
  private:
-  const VmDirectory& vm_;
   const VmConfig& config_;
-  const Deadline& deadline_;
+  const PackageSources& sources_;
   json rules_ = json::array();
 };
 
 }  // namespace
 
 EgressInputs egress_inputs(const InstallLayout& layout, const VmDirectory& vm) {
-  const char* bundle = std::getenv("SSL_CERT_FILE");
   return {.uplink = layout.uplink,
           .resolver = layout.resolver,
           .python = kPython,
           .proxy_files = layout.proxy_files,
           .policy_folder = vm.path() + "/" + kPolicyFolder,
-          .certificates = bundle != nullptr && bundle[0] == '/' ? bundle : kSystemCertificates};
+          .certificates = trusted_bundle()};
 }
 
-Status check_egress(const EgressInputs& inputs) {
+Status check_egress() {
   const auto missing = [](std::string what, std::string hint) {
     return tl::unexpected(Error(ErrorKind::kMissing, std::move(what)).with_hint(std::move(hint)));
   };
   if (::access(kPython, X_OK) != 0 || ::access(kMitmproxy, F_OK) != 0) {
     return missing("mitmproxy, through which a VM reaches the web, is not installed",
-                   "sudo apt-get install mitmproxy   (or start it without: --network off)");
+                   "sudo apt-get install mitmproxy   (or do without the web: --network off)");
   }
-  if (::access(inputs.certificates.c_str(), R_OK) != 0) {
-    return missing(fmt::format("the certificates {} cannot be read", inputs.certificates),
+  if (const std::string bundle = trusted_bundle(); ::access(bundle.c_str(), R_OK) != 0) {
+    return missing(fmt::format("the certificates {} cannot be read", bundle),
                    "sudo apt-get install ca-certificates");
   }
   return {};
 }
 
-Status write_policy(const VmDirectory& vm, const VmConfig& config, const Deadline& deadline) {
+Status write_network_records(const VmDirectory& vm, const VmConfig& config,
+                             const Deadline& deadline) {
   const NetworkPolicy& policy = config.network;
-  RuleList rules(vm, config, deadline);
+  const PackageSources sources = find_package_sources(deadline);
+  TRY(write_file_atomic(vm.fd(), kPackageSettings, guest_package_settings(sources).dump(1) + "\n",
+                        0600));
+  RuleList rules(config, sources);
   TRY(rules.add(policy.owner_deny, false, "agent-vm net deny"));
   TRY(rules.add(policy.deny, false, "configuration"));
   TRY(rules.add(policy.owner_allow, true, "agent-vm net allow"));

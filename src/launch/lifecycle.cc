@@ -14,6 +14,7 @@
 #include "base/text.h"
 #include "control/client.h"
 #include "control/protocol.h"
+#include "launch/egress.h"
 #include "launch/install_layout.h"
 #include "launch/shared_ssh_check.h"
 #include "os/files.h"
@@ -225,6 +226,8 @@ Result<StartOutcome> start_vm(const std::string& state_path, const VmDirectory& 
   }
   TRY(clear_dead_run(vm));
   TRY(renew_ports(state_path, vm, config, deadline, outcome.notes));
+  // Here, and not in the supervisor, because the user's own variables have a say in it.
+  TRY(write_network_records(vm, config, deadline));
 
   StartedSupervisor supervisor = TRY(spawn_supervisor(state_path, vm, lock, options, deadline));
   // The supervisor keeps the deadline itself and says what it waited for; a little more for the

@@ -139,7 +139,7 @@ Result<PreparedStart> prepare_start(const VmDirectory& vm, const VmConfig& confi
   inputs.mcp_port = config.port;
   inputs.programs = std::move(programs);
   inputs.egress = egress_inputs(layout, vm);
-  if (config.network.mode != NetworkMode::kOff) TRY(check_egress(inputs.egress));
+  if (config.network.mode != NetworkMode::kOff) TRY(check_egress());
   inputs.ids = TRY(system_id_map());
   prepared.plan = TRY(make_launch_plan(inputs));
   prepared.template_key =

@@ -97,6 +97,19 @@ Result<Fd> make_name_socket() {
   return fd;
 }
 
+// Held by the supervisor, too: while a proxy starts, for the first time or again, its connections
+// wait here instead of being refused.
+Result<Fd> make_door() {
+  Fd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const sockaddr_in address = socket_address(kGatewayAddress, kProxyPort);
+  // So that it can listen again while connections of a proxy that has ended are still closing.
+  const int yes = 1;
+  if (!fd || ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) != 0 ||
+      ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
+    return fail_errno(errno, "cannot make the proxy's socket");
+  return fd;
+}
+
 Result<Fd> open_tap(const char* name, short more_flags) {
   Fd tap(::open("/dev/net/tun", O_RDWR | O_CLOEXEC));
   if (!tap) {
@@ -160,6 +173,7 @@ Result<Gateway> build() {
   TRY(bring_up(socket.get(), kUplink));
   TRY(set_default_route(socket.get(), kUplinkRouter));
   gateway.name_socket = TRY(make_name_socket());
+  gateway.door = TRY(make_door());
   gateway.network_namespace = Fd(::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
   if (!gateway.network_namespace)
     return fail_errno(errno, "cannot open the gateway's network namespace");
@@ -214,20 +228,22 @@ Result<Gateway> make_gateway() {
   builder.argv = {"gateway-builder"};
   builder.in_child = [channel = theirs.get()]() -> Status {
     const Gateway gateway = TRY(build());
-    return send_descriptors(channel, "gateway",
-                            {gateway.network_namespace.get(), gateway.tap.get(),
-                             gateway.uplink_tap.get(), gateway.name_socket.get()});
+    return send_descriptors(
+        channel, "gateway",
+        {gateway.network_namespace.get(), gateway.tap.get(), gateway.uplink_tap.get(),
+         gateway.name_socket.get(), gateway.door.get()});
   };
   builder.main_instead_of_exec = [] { return 0; };
   Child child = TRY(spawn(builder));
   theirs.reset();
-  auto message = TRY(receive_descriptors(ours.get(), 4));
+  auto message = TRY(receive_descriptors(ours.get(), 5));
   static_cast<void>(TRY(child.wait()));
   Gateway gateway;
   gateway.network_namespace = std::move(message[0]);
   gateway.tap = std::move(message[1]);
   gateway.uplink_tap = std::move(message[2]);
   gateway.name_socket = std::move(message[3]);
+  gateway.door = std::move(message[4]);
   return gateway;
 }
 

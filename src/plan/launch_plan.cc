@@ -199,6 +199,8 @@ const char* to_string(DescriptorUse use) {
       return "uplink-tap";
     case DescriptorUse::kNameSocket:
       return "name-socket";
+    case DescriptorUse::kDoor:
+      return "proxy socket";
     case DescriptorUse::kAuthority:
       return "authority";
     case DescriptorUse::kAudit:

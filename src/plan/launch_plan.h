@@ -31,6 +31,7 @@ enum class DescriptorUse {
   kActivity,       // the relay's count of open connections
   kUplinkTap,      // the gateway's interface to the world, for the uplink
   kNameSocket,     // UDP port 53 of the gateway
+  kDoor,           // where the guest's web connections arrive, listening, for the proxy
   kAuthority,      // key and certificate of the VM's CA, to be read once
   kAudit,          // one JSON object a message, for the audit log
   kLog,            // stdout and stderr of the child

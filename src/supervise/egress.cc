@@ -56,6 +56,9 @@ Status Egress::apply(const NetworkPolicy& policy) {
   if (!wanted) {
     if (is_open) log::info("network: off");
     kill();
+    // No longer listening: a connection is refused at once, and none waits. Not an error that it
+    // never did.
+    static_cast<void>(::shutdown(gateway_.door.get(), SHUT_RDWR));
     return {};
   }
   if (is_open && ranges == ranges_) return {};
@@ -78,6 +81,9 @@ Status Egress::apply(const NetworkPolicy& policy) {
 Status Egress::open() {
   ++generation_;
   if (!audit_) audit_ = TRY(AuditLog::open(vm_.fd(), vm_.name()));
+  constexpr int kMostWaiting = 512;
+  if (::listen(gateway_.door.get(), kMostWaiting) != 0)
+    return fail_errno(errno, "cannot listen for the proxy");
   logs_ = TRY(open_beneath(vm_.fd(), vm_files::kLogs, O_RDONLY | O_DIRECTORY));
   for (const Role role : {kResolver, kUplink, kProxy}) {
     parts_[role].restarts = 0;
@@ -107,6 +113,7 @@ Status Egress::start(Role role) {
     start_detached(io_, keep_records(std::move(records.ours)));
     table[DescriptorUse::kAuthority] = authority.get();
     table[DescriptorUse::kAudit] = records.theirs.get();
+    table[DescriptorUse::kDoor] = gateway_.door.get();
   }
   // The child is known only after this call, its end only later: by then it is in its place.
   part.child = TRY(SupervisedChild::start(io_, child, table, gateway_.network_namespace.get(),

@@ -28,8 +28,8 @@ class Egress {
          const Gateway& gateway)
       : io_(io), vm_(vm), plan_(plan), gateway_(gateway) {}
 
-  // Makes what runs agree with `policy`. Does not wait for the proxy to listen: a start does not
-  // take longer for it, and a request before that is refused by the gateway's kernel.
+  // Makes what runs agree with `policy`. Does not wait for the proxy: a start does not take longer
+  // for it, and connections that come before it wait in the gateway's kernel.
   Status apply(const NetworkPolicy& policy);
   // Ends them, and with them every connection.
   Task<void> close();

@@ -8,6 +8,7 @@
 #include <chrono>
 
 #include "base/text.h"
+#include "launch/egress.h"
 #include "net/address_plan.h"
 #include "os/files.h"
 #include "plan/launch_plan.h"
@@ -38,6 +39,12 @@ Result<std::string> machine_id(const VmDirectory& vm) {
       to_hex({reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()});
   TRY(write_file_atomic(vm.fd(), kMachineIdFile, id + "\n", 0600));
   return id;
+}
+
+Result<json> package_settings(const VmDirectory& vm) {
+  json settings = json::parse(TRY(vm.read_small_file(kPackageSettings)), nullptr, false);
+  if (!settings.is_object()) return fail("{} of the VM cannot be understood", kPackageSettings);
+  return settings;
 }
 
 }  // namespace
@@ -103,6 +110,7 @@ Result<json> make_identity_document(const VmDirectory& vm, const VmConfig& confi
       {"mcp_token", std::string(trim(TRY(read_file_at(vm.fd(), vm_files::kMcpToken, kSmall))))},
       {"authority", authority.pem},
       {"authority_hash", authority.subject_hash},
+      {"packages", TRY(package_settings(vm))},
       {"sudo", config.sudo},
       {"disk_serial", kDiskSerial},
       {"share_tag", kShareTag},

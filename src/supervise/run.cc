@@ -12,7 +12,6 @@
 #include "base/log.h"
 #include "confine/user_namespace.h"
 #include "control/protocol.h"
-#include "launch/egress.h"
 #include "launch/prepare.h"
 #include "os/files.h"
 #include "qmp/json_stream.h"
@@ -47,7 +46,6 @@ Result<Setup> set_up(const SupervisorOptions& options, Fd lock, const Deadline& 
   PreparedStart prepared = TRY(prepare_start(vm, config, options.cold, deadline));
   TRY(ensure_disk(vm, prepared, deadline));
   TRY(ensure_authority(vm.name(), vm.fd()));
-  TRY(write_policy(vm, config, deadline));
   RunRecord record;
   record.supervisor = TRY(identify(::getpid()));
   record.started_at = utc_now();

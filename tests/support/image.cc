@@ -31,7 +31,7 @@ std::string find_image(const std::vector<std::string>& environment, std::string&
     fs::create_directories(work);
     make_repository(work + "/repo");
     const Ran created = run_program({options().agent_vm, "--state-dir", work + "/state", "create",
-                                     work + "/repo", "--branch", "probe"},
+                                     work + "/repo", "--branch", "probe", "--network", "off"},
                                     {.environment = environment});
     if (!created.ok()) return created.describe();
   }

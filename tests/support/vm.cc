@@ -138,6 +138,7 @@ testing::AssertionResult TestVm::create() {
       "create",   repository(),          "--branch",   options_.branch,
       "--port",   std::to_string(port_), "--ssh-port", std::to_string(ssh_port_),
       "--memory", options_.memory};
+  if (!options_.network.empty()) arguments.insert(arguments.end(), {"--network", options_.network});
   if (!options_.repository_settings.empty()) arguments.emplace_back("--trust");
   arguments.insert(arguments.end(), options_.create_arguments.begin(),
                    options_.create_arguments.end());

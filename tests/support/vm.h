@@ -18,6 +18,8 @@ namespace agent_vm::test {
 struct VmOptions {
   std::string branch = "work";
   std::string memory = "1G";
+  // Without a way out, whose proxy would cost every test time and memory; empty: the default.
+  std::string network = "off";
   std::vector<std::string> create_arguments;
   std::string repository_settings;  // content of agent-vm.toml; create gets --trust
 };

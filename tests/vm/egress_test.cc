@@ -25,7 +25,6 @@ using testing::Not;
 
 constexpr const char* kSettings = R"(
 [network]
-mode = "allowlist"
 allow = ["ok.test", "bad.test", "*.wild.test", "private.test", "lo.test", "meta.test", "host.test",
          "multi.test", "rebind.test", "GET evil.test/only/*"]
 )";
@@ -40,7 +39,12 @@ class EgressTest : public VmTest {
     if (::geteuid() != 0) GTEST_SKIP() << "only root can make an internet of network namespaces";
     if (!internet_) {
       // In this order: the VM's host is the internet's.
-      vm_ = std::make_unique<TestVm>("egress", VmOptions{.repository_settings = kSettings});
+      vm_ = std::make_unique<TestVm>("egress",
+                                     VmOptions{.network = "", .repository_settings = kSettings});
+      run_program({"git", "-C", vm_->repository(), "remote", "set-url", "origin",
+                   "https://code.test/team/app.git"});
+      ::setenv("npm_config_registry", "https://packages.test/npm/", 1);
+      ::setenv("PIP_INDEX_URL", "https://ann:geheim@packages.test/pip/simple", 1);
       internet_ = std::make_unique<Internet>(vm_->root() + "/internet");
     }
     ASSERT_EQ(internet_->problem(), "");
@@ -51,6 +55,8 @@ class EgressTest : public VmTest {
   static void TearDownTestSuite() {
     vm_.reset();
     internet_.reset();
+    ::unsetenv("npm_config_registry");
+    ::unsetenv("PIP_INDEX_URL");
   }
 
   static TestVm& vm() { return *vm_; }
@@ -123,6 +129,50 @@ TEST_F(EgressTest, M11_WhatIsAllowedGoesThroughAndIsRecordedWithItsUrl) {
   EXPECT_EQ(record["vm"], vm().name());
   EXPECT_THAT(vm().file("audit/network.jsonl"), Not(HasSubstr("geheim")));
   EXPECT_TRUE(last_record("https://ok.test/python").is_object());
+}
+
+TEST_F(EgressTest, M11_PackageManagersGoWhereTheHostsGoByDefault) {
+  const json shown = json::parse(vm().agent({"net", "show", vm().name(), "--json"}).out);
+  EXPECT_EQ(shown["mode"], "allowlist");
+  EXPECT_THAT(vm().guest("npm view left-alone --fetch-retries 0 2>&1").out, HasSubstr("npm ERR!"));
+  const Ran pip = vm().guest(
+      "cd /tmp && PYTHONPATH=$(echo /usr/share/python-wheels/pip-*.whl) python3 -m pip download "
+      "--no-deps left-alone");
+  EXPECT_THAT(internet().requests(), Contains("packages.test GET /npm/left-alone"));
+  EXPECT_THAT(internet().requests(), Contains("packages.test GET /pip/simple/left-alone/"))
+      << pip.describe();
+  EXPECT_EQ(vm().guest("grep -r geheim /etc/npmrc /etc/pip.conf").out, "");
+  EXPECT_THAT(vm().guest("grep -h packages.test /etc/npmrc /etc/pip.conf").out,
+              HasSubstr("registry=https://packages.test/npm/"));  // the control
+  // The host's mirror is not in this internet: the policy allows it, and no name server knows it.
+  const std::string mirror =
+      vm().guest_says("sed -n 's/^URIs: //p' /etc/apt/sources.list.d/agent-vm.sources | head -n 1");
+  EXPECT_TRUE(vm().agent({"net", "test", mirror + "/dists/x/InRelease", "--vm", vm().name()}).ok());
+  vm().guest_root("apt-get update -o Acquire::Retries=0");
+  bool asked = false;
+  for (const auto& record : records())
+    asked |= record["url"].get<std::string>().starts_with(mirror) && record["rule"] == "addresses";
+  EXPECT_TRUE(asked) << mirror;
+  // The repository's origin: to fetch from, not to push to.
+  vm().guest("git ls-remote https://code.test/team/app.git");
+  EXPECT_THAT(internet().requests(), Contains("code.test GET "
+                                              "/team/app.git/info/refs?service=git-upload-pack"));
+  EXPECT_EQ(code("-X POST -d x https://code.test/team/app.git/git-receive-pack"), "403");
+  EXPECT_EQ(code("-X PUT -d x https://packages.test/npm/left-alone"), "403");
+  EXPECT_EQ(code("https://code.test/other/"), "403");
+}
+
+TEST_F(EgressTest, M11_ARequestBeforeTheProxyIsThereWaits) {
+  const pid_t proxy = process("proxy");
+  ASSERT_GT(proxy, 0);
+  ASSERT_EQ(::kill(proxy, SIGKILL), 0);
+  EXPECT_EQ(code("-m 60 https://ok.test/early"), "200");
+  // The control: without a way out nothing waits.
+  net({"mode", "off"});
+  EXPECT_THAT(curl("-m 60 --resolve ok.test:443:10.66.0.1 https://ok.test/off"),
+              HasSubstr("(7) Failed to connect"));
+  net({"mode", "allowlist"});
+  EXPECT_EQ(code("-m 60 https://ok.test/on"), "200");
 }
 
 TEST_F(EgressTest, S18_WhatIsRefusedIsNeitherDialledNorResolved) {
