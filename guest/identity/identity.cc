@@ -120,8 +120,10 @@ IdentityReport apply_identity(const Identity& identity) {
       {"boot id", [] { return renew_boot_id(); }},
       {"hostname", [&] { return set_hostname(identity.hostname); }},
       {"machine-id", [&] { return set_machine_id(identity.machine_id); }},
-      {"network", [&] { return configure_network(identity); }},
       {"ssh-keys", [&] { return install_ssh_keys(identity); }},
+      {"sshd", [] { return stop_outdated_sshd(); }},
+      // Before what takes time: the owner's login begins now, beside the rest.
+      {"network", [&] { return configure_network(identity); }},
       {"authority", [&] { return install_authority(identity); }},
       {"packages", [&] { return configure_packages(identity.packages); }},
       {"mcp", [&] { return install_mcp(identity); }},

@@ -17,6 +17,7 @@
 #include <cerrno>
 #include <cstring>
 #include <ctime>
+#include <filesystem>
 
 #include "base/fd.h"
 #include "base/text.h"
@@ -32,8 +33,22 @@ constexpr const char* kWorkspace = "/workspace";
 constexpr gid_t kDev = 1000;
 constexpr const char* kTemplateMark = "/run/agent-vm/template";
 
+// What most files are at a VM's second start.
+bool is_file(const std::string& path, std::string_view content, mode_t mode, gid_t group) {
+  const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  struct stat status {};
+  if (!fd || ::fstat(fd.get(), &status) != 0 || !S_ISREG(status.st_mode) ||
+      (status.st_mode & 07777U) != mode || status.st_uid != 0 || status.st_gid != group ||
+      status.st_nlink != 1 || status.st_size != std::ssize(content)) {
+    return false;
+  }
+  std::string there(content.size(), '\0');
+  return ::read(fd.get(), there.data(), there.size()) == std::ssize(content) && there == content;
+}
+
 // Replaces a file as a whole. Everything here is written before anything that reads it starts.
 Status write_file(const std::string& path, std::string_view content, mode_t mode, gid_t group = 0) {
+  if (is_file(path, content, mode, group)) return {};
   const std::string temporary = path + ".new";
   ::unlink(temporary.c_str());
   const Fd fd(
@@ -140,9 +155,7 @@ Status renew_boot_id() {
   TRY(write_file(kOwn, {uuid.data(), uuid.size()}, 0444));
   if (::mount(kOwn, kBootId, nullptr, MS_BIND, nullptr) != 0)
     return fail_errno(errno, "cannot set the boot id");
-  // The journal names the boot in each entry, and journalctl and systemctl look for it. It learns
-  // of the new one when it is restarted, for which nobody has to wait; it loses nothing.
-  return start_program({"/usr/bin/systemctl", "restart", "--no-block", "systemd-journald.service"});
+  return {};
 }
 
 Status set_hostname(const std::string& hostname) {
@@ -221,9 +234,12 @@ Status install_authority(const Identity& identity) {
     TRY(write_file(path, certificate, 0644));
   }
   const std::string link = fmt::format("/etc/ssl/certs/{}.0", identity.authority_hash);
-  ::unlink(link.c_str());
-  if (::symlink("agent-vm.pem", link.c_str()) != 0)
-    return fail_errno(errno, "cannot link {}", link);
+  std::error_code none;
+  if (std::filesystem::read_symlink(link, none) != "agent-vm.pem") {
+    ::unlink(link.c_str());
+    if (::symlink("agent-vm.pem", link.c_str()) != 0)
+      return fail_errno(errno, "cannot link {}", link);
+  }
   std::string bundle = TRY(read_file(kBundle, kLargest));
   // Ours is last: of an earlier identity step, and in a copy that somebody made of this VM.
   if (const auto at = bundle.find(kBegin); at != std::string::npos) bundle.resize(at);
@@ -315,10 +331,15 @@ Status await_boot() {
   return {};
 }
 
-Status adopt_changes() {
+Status stop_outdated_sshd() {
+  // The identity step starts it again, as a unit.
   if (changed_on_disk("etc/ssh/sshd_config") || changed_on_disk("etc/ssh/sshd_config.d") ||
       changed_on_disk("usr/sbin/sshd"))
     TRY(run_program({"/usr/bin/systemctl", "stop", "ssh.service"}));
+  return {};
+}
+
+Status adopt_changes() {
   if (!changed_on_disk("etc/systemd") && !changed_on_disk("usr/lib/systemd")) return {};
   TRY(run_program({"/usr/bin/systemctl", "daemon-reload"}));
   TRY(run_program({"/usr/bin/systemctl", "start", "--no-block", "default.target"}));

@@ -8,6 +8,7 @@ namespace agent_vm {
 Status add_entropy(std::string_view bytes);
 Status set_clock(std::int64_t nanoseconds);
 // The kernel makes the boot's id once; a resumed guest has its template's, and gets one of its own.
+// The journal learns of it when it is restarted, which the host does when the start is over.
 Status renew_boot_id();
 Status set_hostname(const std::string& hostname);
 Status set_machine_id(const std::string& machine_id);
@@ -20,8 +21,9 @@ Status install_mcp(const Identity& identity);
 Status set_sudo(bool allowed);
 // Waits, by the kernel's own events, up to 20 s for the hot-plugged device to appear.
 Status mount_workspace(const std::string& tag);
-// systemd and sshd run since before the VM's disk was there: they learn what the guest had changed
+// sshd and systemd run since before the VM's disk was there: they learn what the guest had changed
 // of their files. Services that the guest had enabled start, as after a boot.
+Status stop_outdated_sshd();
 Status adopt_changes();
 // Loads the drivers that this guest will ever have, and then locks the kernel: until the next boot
 // no module comes or goes, whoever asks for it.

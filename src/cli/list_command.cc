@@ -36,7 +36,7 @@ Row examine(const StateDirectory& directory, const std::string& name) {
     return row;
   }
   // Nobody is there to be asked: this, too, comes from records alone.
-  if (const auto state = query_run_state(*vm, std::chrono::milliseconds(0))) {
+  if (const auto state = query_run_state(*vm, std::nullopt)) {
     row.status = to_string(state->kind);
   }
   return row;

@@ -26,7 +26,7 @@ Result<int> reset(Context& context, const Options& options) {
   TRY(discard_disk(vm));
   if (stopped.was_running) {
     const StartOutcome started = TRY(start_with_progress(context, vm, lock, deadline));
-    return report_status(context, vm, started.ssh);
+    return report_start(context, vm, started);
   }
   context.out.json({{"vm_name", vm.name()}, {"reset", true}});
   context.out.print("VM '{}' gets a new disk at its next start", vm.name());

@@ -14,7 +14,7 @@ Result<int> restart(Context& context, const std::string& name) {
     TRY(stop_with_progress(context, vm, false, deadline));
     outcome = TRY(start_with_progress(context, vm, lock, deadline));
   }
-  return report_status(context, vm, outcome.ssh);
+  return report_start(context, vm, outcome);
 }
 
 }  // namespace

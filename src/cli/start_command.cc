@@ -1,9 +1,15 @@
+#include <fcntl.h>
+
+#include <cerrno>
+
+#include "base/fd.h"
 #include "base/text.h"
 #include "cli/exit_code.h"
 #include "cli/run_vm.h"
 #include "cli/status_report.h"
 #include "cli/verbs.h"
 #include "launch/prepare.h"
+#include "os/files.h"
 
 namespace agent_vm {
 namespace {
@@ -12,7 +18,24 @@ struct Options {
   std::string vm;
   bool dry_run = false;
   bool cold = false;
+  bool profile = false;
+  std::string picture;  // path of an SVG file
 };
+
+// What is asked for beyond the report; the VM runs, so nothing here undoes that.
+Status show_profile(Context& context, const VmDirectory& vm, StartOutcome& outcome,
+                    const Options& options) {
+  TRY(add_boot_profile(vm, outcome.profile, TRY(context.deadline(std::chrono::seconds(60)))));
+  if (options.profile) {
+    for (const auto& line : to_lines(outcome.profile)) context.out.print("{}", line);
+  }
+  if (options.picture.empty()) return {};
+  const Fd file(::open(options.picture.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+  if (!file) return fail_errno(errno, "cannot write {}", options.picture);
+  TRY(write_all(file.get(), to_svg(outcome.profile)));
+  context.out.note("The picture is in {}", escape_line(options.picture));
+  return {};
+}
 
 Result<int> dry_run(Context& context, const VmDirectory& vm, const Options& options) {
   const VmConfig config = TRY(vm.read_config());
@@ -33,8 +56,12 @@ Result<int> start(Context& context, const Options& options) {
     const DirectoryLock lock = TRY(vm.lock(deadline));
     outcome = TRY(start_with_progress(context, vm, lock, deadline, options.cold));
   }
-  if (outcome.already_running) context.out.note("VM '{}' is running already", vm.name());
-  return report_status(context, vm, outcome.ssh);
+  if (outcome.already_running) {
+    context.out.note("VM '{}' is running already", vm.name());
+  } else if (options.profile || !options.picture.empty()) {
+    TRY(show_profile(context, vm, outcome, options));
+  }
+  return report_start(context, vm, outcome, options.profile);
 }
 
 }  // namespace
@@ -44,11 +71,15 @@ void add_start(CLI::App& app, Context& context) {
       add_verb(app, "start", "start a VM and wait until SSH and the agent service answer",
                "  agent-vm start\n"
                "  agent-vm --timeout 60 start my-branch\n"
+               "  agent-vm start --profile            where the time went\n"
                "  agent-vm start --dry-run --json     the launch plan; starts nothing");
   auto options = std::make_shared<Options>();
   add_vm_argument(*verb, options->vm);
   verb->add_flag("--dry-run", options->dry_run, "print the launch plan and start nothing");
   verb->add_flag("--cold", options->cold, "boot the guest instead of resuming a template");
+  verb->add_flag("--profile", options->profile, "show where the time of the start went");
+  verb->add_option("--profile-svg", options->picture, "write a picture of that to this file")
+      ->type_name("FILE");
   add_json_flag(*verb, context);
   on_run(*verb, context, [&context, options] { return start(context, *options); });
 }

@@ -17,6 +17,8 @@ constexpr milliseconds kGuestPatience{10'000};
 constexpr milliseconds kProbePatience{10'000};
 
 struct Findings {
+  // The guest's service and workspace have answered a moment ago, when the VM started.
+  bool just_started = false;
   RunState run;
   std::optional<SshCheck> ssh;
   Result<HttpAnswer> endpoint = fail(ErrorKind::kNotRunning, "the VM does not run");
@@ -30,11 +32,13 @@ struct Findings {
     return all.is_object() && all.contains(part) ? all[part] : nlohmann::json();
   }
   bool service_active() const {
+    if (just_started) return true;
     const auto service = guest("service");
     return service.is_object() && service.value("active", false);
   }
-  bool endpoint_healthy() const { return endpoint && endpoint->status == 200; }
+  bool endpoint_healthy() const { return just_started || (endpoint && endpoint->status == 200); }
   bool workspace_reachable() const {
+    if (just_started) return true;
     const auto workspace = guest("workspace");
     return workspace.is_object() && workspace.value("reachable", false);
   }
@@ -46,6 +50,15 @@ std::string url_host(const std::string& host) {
 
 std::string endpoint_url(const VmConfig& config) {
   return fmt::format("http://{}:{}/mcp", url_host(config.host), config.port);
+}
+
+// Of a VM that has just been started: its supervisor's figures, and no more.
+Result<Findings> look_at_started(const VmDirectory& vm, const SshCheck& ssh) {
+  Findings found;
+  found.run = TRY(query_run_state(vm, std::nullopt));
+  found.just_started = found.running();
+  found.ssh = ssh;
+  return found;
 }
 
 Result<Findings> look(const VmDirectory& vm, const VmConfig& config,
@@ -93,10 +106,14 @@ json to_json(const Findings& found, const VmDirectory& vm, const VmConfig& confi
                    {"failed_step", found.ssh->failed_step},
                    {"detail", found.ssh->detail}};
   object["agent_service"] = found.guest("service");
+  if (found.just_started) {
+    object["agent_service"] = {{"active", true}};
+    object["workspace"]["reachable"] = true;
+  }
   object["mcp"] = {
       {"healthy", found.endpoint_healthy()},
       {"milliseconds", found.endpoint ? json(found.endpoint->milliseconds) : json(nullptr)},
-      {"error", found.endpoint ? "" : found.endpoint.error().message()}};
+      {"error", found.endpoint || found.just_started ? "" : found.endpoint.error().message()}};
   const auto workspace = found.guest("workspace");
   if (workspace.is_object()) {
     for (const auto& [key, value] : workspace.items()) object["workspace"][key] = value;
@@ -104,22 +121,7 @@ json to_json(const Findings& found, const VmDirectory& vm, const VmConfig& confi
   return object;
 }
 
-void print_details(Context& context, const Findings& found, const VmConfig& config) {
-  Output& out = context.out;
-  const auto& supervisor = found.run.supervisor;
-  const auto qemu = supervisor.value("processes", nlohmann::json::object())
-                        .value("qemu", nlohmann::json::object());
-  out.print("Process: {} (QEMU {}), up {}", found.run.record->supervisor.pid, qemu.value("pid", 0),
-            format_duration(supervisor.value("uptime_seconds", 0ULL)));
-  out.print("CPU: {} cores, {:.0f} s used", config.cpus, qemu.value("cpu_seconds", 0.0));
-  out.print("Memory: {} of {} resident", format_size(qemu.value("rss_bytes", 0ULL)),
-            format_size(config.memory_bytes));
-  if (found.ssh->authenticated) {
-    out.print("SSH: authenticated on port {} in {:.0f} ms", config.ssh_port,
-              found.ssh->milliseconds);
-  } else {
-    out.print("SSH: fails at '{}': {}", found.ssh->failed_step, escape_line(found.ssh->detail));
-  }
+void print_what_the_guest_says(Output& out, const Findings& found) {
   const auto service = found.guest("service");
   if (service.is_object()) {
     const auto number = [&](const char* name) {
@@ -144,6 +146,28 @@ void print_details(Context& context, const Findings& found, const VmConfig& conf
   } else {
     out.print("Workspace: not reachable in the guest");
   }
+}
+
+void print_details(Context& context, const Findings& found, const VmConfig& config) {
+  Output& out = context.out;
+  const auto& supervisor = found.run.supervisor;
+  const auto qemu = supervisor.value("processes", nlohmann::json::object())
+                        .value("qemu", nlohmann::json::object());
+  out.print("Process: {} (QEMU {}), up {}", found.run.record->supervisor.pid, qemu.value("pid", 0),
+            format_duration(supervisor.value("uptime_seconds", 0ULL)));
+  out.print("CPU: {} cores, {:.0f} s used", config.cpus, qemu.value("cpu_seconds", 0.0));
+  out.print("Memory: {} of {} resident", format_size(qemu.value("rss_bytes", 0ULL)),
+            format_size(config.memory_bytes));
+  if (found.ssh->authenticated && found.just_started) {
+    // Its time would be that of the start.
+    out.print("SSH: authenticated on port {}", config.ssh_port);
+  } else if (found.ssh->authenticated) {
+    out.print("SSH: authenticated on port {} in {:.0f} ms", config.ssh_port,
+              found.ssh->milliseconds);
+  } else {
+    out.print("SSH: fails at '{}': {}", found.ssh->failed_step, escape_line(found.ssh->detail));
+  }
+  if (!found.just_started) print_what_the_guest_says(out, found);
   const bool kvm = supervisor.value("accelerator", "") == "kvm";
   out.print("Isolation: {}",
             kvm ? "hardware virtualization (KVM)" : "software emulation, NOT isolated by hardware");
@@ -166,18 +190,35 @@ void print_lines(Context& context, const Findings& found, const VmConfig& config
   print_details(context, found, config);
 }
 
+Result<int> report(Context& context, const Findings& found, const VmDirectory& vm,
+                   const VmConfig& config, nlohmann::ordered_json more) {
+  auto object = to_json(found, vm, config);
+  object.update(more);
+  context.out.json(object);
+  print_lines(context, found, config);
+  if (!found.running()) return kExitNotRunning;
+  const bool well = found.ssh->authenticated && found.service_active() &&
+                    found.endpoint_healthy() && found.workspace_reachable();
+  return well ? kExitOk : kExitUnhealthy;
+}
+
 }  // namespace
 
 Result<int> report_status(Context& context, const VmDirectory& vm,
                           const std::optional<SshCheck>& ssh) {
   const VmConfig config = TRY(vm.read_config());
   const Findings found = TRY(look(vm, config, ssh, TRY(context.deadline())));
-  context.out.json(to_json(found, vm, config));
-  print_lines(context, found, config);
-  if (!found.running()) return kExitNotRunning;
-  const bool well = found.ssh->authenticated && found.service_active() &&
-                    found.endpoint_healthy() && found.workspace_reachable();
-  return well ? kExitOk : kExitUnhealthy;
+  return report(context, found, vm, config, json::object());
+}
+
+Result<int> report_start(Context& context, const VmDirectory& vm, const StartOutcome& outcome,
+                         bool with_profile) {
+  if (outcome.already_running) return report_status(context, vm, outcome.ssh);
+  const VmConfig config = TRY(vm.read_config());
+  const Findings found = TRY(look_at_started(vm, outcome.ssh));
+  json more = json::object();
+  if (with_profile) more["profile"] = agent_vm::to_json(outcome.profile);
+  return report(context, found, vm, config, std::move(more));
 }
 
 }  // namespace agent_vm

@@ -4,7 +4,7 @@
 #include <optional>
 
 #include "cli/context.h"
-#include "control/ssh.h"
+#include "launch/lifecycle.h"
 
 namespace agent_vm {
 
@@ -12,5 +12,11 @@ namespace agent_vm {
 // but not all well. `ssh`: a check that was just made.
 Result<int> report_status(Context& context, const VmDirectory& vm,
                           const std::optional<SshCheck>& ssh = {});
+
+// The same after a start, of which everything was just confirmed: the guest is not asked again, and
+// what only it knows (the workspace's branch, the service's pid) is left out, or null.
+// `with_profile`: the JSON has the start's profile, too.
+Result<int> report_start(Context& context, const VmDirectory& vm, const StartOutcome& outcome,
+                         bool with_profile = false);
 
 }  // namespace agent_vm

@@ -20,6 +20,8 @@ constexpr const char* kControlSocket = "control.sock";
 // How the last run ended, written by the supervisor at its end: {"schema": 1, "ended_at",
 // "crashed", "reason", "evidence"}. Absent after a supervisor that was killed.
 constexpr const char* kLastRunFile = "last-run.json";
+// The progress of a start that says that the guest answers and gets its identity now.
+constexpr const char* kIdentityStep = "identity";
 // One line: evidence of 100 lines and a status with room to spare.
 constexpr std::size_t kMaxControlLine = 1U << 20U;
 

@@ -112,6 +112,8 @@ std::vector<std::string> ssh_argv(const SshTarget& target,
            std::string("StrictHostKeyChecking=yes"),
            "HostKeyAlias=" + target.alias,
            std::string("UpdateHostKeys=no"),
+           // Beyond the loopback there is only the VM, and its processor may be an emulated one.
+           std::string("KexAlgorithms=curve25519-sha256"),
            std::string("ForwardAgent=no"),
            std::string("ForwardX11=no"),
            std::string("PermitLocalCommand=no"),
@@ -124,17 +126,16 @@ std::vector<std::string> ssh_argv(const SshTarget& target,
   return argv;
 }
 
-SshCheck check_ssh(const SshTarget& target, const Deadline& deadline, bool keep) {
-  const auto begin = std::chrono::steady_clock::now();
-  SshCheck check;
-  const auto failed = [&](std::string step, std::string detail) {
-    check.failed_step = std::move(step);
-    check.detail = std::move(detail);
-    return check;
-  };
-  if (const Status key = check_key_file(target); !key)
-    return failed("key file", key.error().message());
+namespace {
 
+// A login and what ssh printed.
+struct Attempt {
+  SshCheck check;
+  Result<CommandOutput> output;
+};
+
+Attempt log_in(const SshTarget& target, const Deadline& deadline, bool keep) {
+  const auto begin = std::chrono::steady_clock::now();
   std::vector<std::string> options;
   if (keep) {
     // Of an earlier run: nobody listens there any more.
@@ -143,21 +144,39 @@ SshCheck check_ssh(const SshTarget& target, const Deadline& deadline, bool keep)
   }
   std::vector<std::string> argv = ssh_argv(target, options);
   argv.emplace_back("true");
-  const auto output = run({.argv = argv, .deadline = deadline});
+  Attempt attempt{{}, run({.argv = argv, .deadline = deadline})};
   const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - begin;
-  check.milliseconds = took.count();
-  if (output && output->ok()) {
-    check.authenticated = true;
+  attempt.check.milliseconds = took.count();
+  attempt.check.authenticated = attempt.output && attempt.output->ok();
+  return attempt;
+}
+
+}  // namespace
+
+SshCheck try_ssh(const SshTarget& target, const Deadline& deadline, bool keep) {
+  return log_in(target, deadline, keep).check;
+}
+
+SshCheck check_ssh(const SshTarget& target, const Deadline& deadline, bool keep) {
+  SshCheck check;
+  const auto failed = [&](std::string step, std::string detail) {
+    check.failed_step = std::move(step);
+    check.detail = std::move(detail);
     return check;
-  }
+  };
+  if (const Status key = check_key_file(target); !key)
+    return failed("key file", key.error().message());
+  const Attempt attempt = log_in(target, deadline, keep);
+  check = attempt.check;
+  if (check.authenticated) return check;
   // Only now, when something is wrong, look at the steps one by one.
   const auto socket = connect_to(target);
   if (!socket) return failed("port", socket.error().message());
   const Deadline patience = Deadline::in(std::chrono::seconds(3));
   if (const Status banner = check_banner(*socket, patience); !banner)
     return failed("banner", banner.error().message());
-  if (!output) return failed("command", output.error().message());
-  return failed(step_of(output->error), escape_line(trim(output->error)));
+  if (!attempt.output) return failed("command", attempt.output.error().message());
+  return failed(step_of(attempt.output->error), escape_line(trim(attempt.output->error)));
 }
 
 }  // namespace agent_vm

@@ -45,5 +45,8 @@ struct SshCheck {
 };
 // Always over a connection of its own. `keep`: it becomes the kept one.
 SshCheck check_ssh(const SshTarget& target, const Deadline& deadline, bool keep = false);
+// The same without a look at why it failed: `failed_step` is empty then. For a guest that may not
+// be ready yet.
+SshCheck try_ssh(const SshTarget& target, const Deadline& deadline, bool keep);
 
 }  // namespace agent_vm

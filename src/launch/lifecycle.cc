@@ -9,6 +9,7 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <future>
 
 #include "base/log.h"
 #include "base/text.h"
@@ -162,7 +163,7 @@ const char* to_string(RunState::Kind kind) {
   return "Unknown";
 }
 
-Result<RunState> query_run_state(const VmDirectory& vm, milliseconds patience) {
+Result<RunState> query_run_state(const VmDirectory& vm, std::optional<milliseconds> patience) {
   RunState state;
   state.record = TRY(vm.read_run());
   if (!state.record) {
@@ -184,8 +185,11 @@ Result<RunState> query_run_state(const VmDirectory& vm, milliseconds patience) {
     state.reason = client.error().message();
     return state;
   }
-  const json request = {{"request", "status"}, {"patience_ms", patience.count()}};
-  auto answer = client->call(request, Deadline::in(patience + kSupervisorPatience));
+  const milliseconds guest_patience = patience.value_or(milliseconds(0));
+  const json request = {{"request", "status"},
+                        {"patience_ms", guest_patience.count()},
+                        {"guest", patience.has_value()}};
+  auto answer = client->call(request, Deadline::in(guest_patience + kSupervisorPatience));
   if (!answer) {
     if (answer.error().kind() == ErrorKind::kNotRunning) {
       // It ended while we asked.
@@ -209,7 +213,7 @@ Result<StartOutcome> start_vm(const std::string& state_path, const VmDirectory& 
   StartOutcome outcome;
   const auto record = TRY(vm.read_run());
   if (record && !record->is_stale()) {
-    const RunState state = TRY(query_run_state(vm, milliseconds(100)));
+    const RunState state = TRY(query_run_state(vm, std::nullopt));
     if (state.kind == RunState::Kind::kRunning || state.kind == RunState::Kind::kPaused) {
       outcome.already_running = true;
       outcome.ssh = shared_ssh_check(vm, config, deadline);
@@ -234,27 +238,47 @@ Result<StartOutcome> start_vm(const std::string& state_path, const VmDirectory& 
   // teardown.
   const Deadline with_margin =
       deadline.is_never() ? deadline : Deadline::in(milliseconds(deadline.poll_ms()) + seconds(20));
-  const auto received = supervisor.channel.receive(with_margin, progress);
+  // The login begins as soon as the guest is there, beside what is left of the start: it gets
+  // through at the moment when the guest has its keys and its address.
+  const SshTarget target = ssh_target(vm, config);
+  std::future<SshCheck> early_login;
+  const auto received = supervisor.channel.receive(
+      with_margin, [&](const std::string& step, const std::string& text) {
+        progress(step, text);
+        if (step != kIdentityStep || early_login.valid()) return;
+        outcome.profile.login_began = StartProfile::Clock::now();
+        early_login = std::async(std::launch::async, try_ssh, target, deadline, true);
+      });
   if (!received) {
     // It has torn everything down before it said so; what is left is its own end.
     static_cast<void>(supervisor.process.wait(Deadline::in(seconds(5))));
     return tl::unexpected(received.error());
   }
-  const json& result = *received;
-  outcome.phases = result.value("phases", json::array());
-  for (auto& note : strings(result.value("notes", json::array())))
+  for (auto& note : strings(received->value("notes", json::array())))
     outcome.notes.push_back(std::move(note));
 
   progress("ssh", "logging in over SSH");
-  outcome.ssh = check_ssh(ssh_target(vm, config), deadline, true);
+  outcome.profile.take(*received);
+  if (early_login.valid()) outcome.ssh = early_login.get();
+  // The early one may have come too early; this one finds out what is wrong, too.
+  if (!outcome.ssh.authenticated) outcome.ssh = check_ssh(target, deadline, true);
+  outcome.profile.finish();
   if (!outcome.ssh.authenticated) {
-    const auto state = query_run_state(vm, milliseconds(500));
+    const auto state = query_run_state(vm, std::nullopt);
     Error error = explain_ssh(outcome.ssh, state ? *state : RunState{});
     if (deadline.expired()) error = std::move(error).with_kind(ErrorKind::kTimeout);
     static_cast<void>(stop_vm(vm, milliseconds(0), false, Deadline::in(seconds(20))));
     return tl::unexpected(std::move(error));
   }
   return outcome;
+}
+
+Status add_boot_profile(const VmDirectory& vm, StartProfile& profile, const Deadline& deadline) {
+  if (!profile.booted) return {};
+  auto client = TRY(ControlClient::connect(vm.fd()));
+  const json request = {{"request", "boot_profile"}};
+  profile.take_boot(TRY(client.call(request, deadline)));
+  return {};
 }
 
 Result<StopOutcome> stop_vm(const VmDirectory& vm, milliseconds grace, bool force,

@@ -10,6 +10,7 @@
 #include "base/deadline.h"
 #include "base/result.h"
 #include "control/ssh.h"
+#include "launch/start_profile.h"
 #include "os/lock.h"
 #include "state/state_directory.h"
 
@@ -29,8 +30,9 @@ struct RunState {
 const char* to_string(RunState::Kind kind);  // "Stopped", "Starting", ...
 
 // Truthful at the moment of the call: a supervisor that is gone is noticed (F1, F2, F3), one that
-// hangs too (F16). `patience` bounds the question to the guest.
-Result<RunState> query_run_state(const VmDirectory& vm, std::chrono::milliseconds patience);
+// hangs too (F16). `patience` bounds the question to the guest; without one it is not asked.
+Result<RunState> query_run_state(const VmDirectory& vm,
+                                 std::optional<std::chrono::milliseconds> patience);
 
 struct StartOptions {
   bool debug = false;
@@ -38,9 +40,9 @@ struct StartOptions {
 };
 struct StartOutcome {
   bool already_running = false;
-  nlohmann::json phases;
   std::vector<std::string> notes;
   SshCheck ssh;
+  StartProfile profile;
 };
 // Returns when the guest has its identity, the MCP endpoint has answered and SSH has authenticated;
 // on any failure, the deadline's included, the VM is stopped again and the error says which step
@@ -50,6 +52,9 @@ struct StartOutcome {
 Result<StartOutcome> start_vm(const std::string& state_path, const VmDirectory& vm,
                               const DirectoryLock& lock, const StartOptions& options,
                               const Deadline& deadline, const LifecycleProgress& progress);
+
+// Asks a guest that was booted where its boot's time went. Takes a second, after the start.
+Status add_boot_profile(const VmDirectory& vm, StartProfile& profile, const Deadline& deadline);
 
 struct StopOutcome {
   bool was_running = false;

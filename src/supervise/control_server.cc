@@ -22,7 +22,7 @@ using std::chrono::milliseconds;
 namespace {
 constexpr milliseconds kDefaultGrace{20'000};
 constexpr milliseconds kDefaultStatusPatience{5'000};
-constexpr milliseconds kDefaultReloadPatience{30'000};
+constexpr milliseconds kDefaultGuestPatience{30'000};
 }  // namespace
 
 Result<std::unique_ptr<ControlServer>> ControlServer::listen(asio::io_context& io, int vm_directory,
@@ -90,8 +90,9 @@ Task<Result<json>> ControlServer::answer(json request) {
                : fallback;
   };
   if (name == "status") {
+    const bool with_guest = request.value("guest", json(true)) != false;
     co_return co_await supervisor_.status(
-        Deadline::in(duration("patience_ms", kDefaultStatusPatience)));
+        Deadline::in(duration("patience_ms", kDefaultStatusPatience)), with_guest);
   }
   if (name == "network") {
     // The configuration has changed, and the policy file with it.
@@ -99,9 +100,13 @@ Task<Result<json>> ControlServer::answer(json request) {
     json mode = {{"mode", to_string(supervisor_.network_mode())}};
     co_return mode;
   }
+  if (name == "boot_profile") {
+    co_return co_await supervisor_.boot_profile(
+        Deadline::in(duration("patience_ms", kDefaultGuestPatience)));
+  }
   if (name == "reload_mcp") {
     co_return co_await supervisor_.reload_mcp(
-        Deadline::in(duration("patience_ms", kDefaultReloadPatience)));
+        Deadline::in(duration("patience_ms", kDefaultGuestPatience)));
   }
   if (name == "stop") {
     // Any number may ask; one stop is made, and all get its outcome.

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "os/files.h"
+#include "supervise/boot_profile.h"
 #include "supervise/capped_log.h"
 #include "supervise/identity_document.h"
 
@@ -63,6 +64,36 @@ TEST(IdentityDocument, S21_TheGatewayTrustsTheForwardedPortsNamesOnly) {
   EXPECT_EQ(document["allowed_hosts"], (nlohmann::json{"localhost:8007", "127.0.0.1:8007"}));
   EXPECT_EQ(document["allowed_origins"], nlohmann::json{"https://claude.ai"});
   EXPECT_EQ(document["servers"]["fs"]["cwd"], "/workspace");
+}
+
+TEST(BootProfile, NamesTheSlowestServicesByTheirBeginning) {
+  const auto profile = parse_boot_profile(
+      "Kernel=1500000\n"
+      "UserspaceTimestampMonotonic=2500000\n"
+      "Id=late.service\nInactiveExitTimestampMonotonic=4000000\nActiveEnterTimestampMonotonic="
+      "4300000\n"
+      "\n"
+      "Id=early.service\nInactiveExitTimestampMonotonic=3000000\nActiveEnterTimestampMonotonic="
+      "3900000\n"
+      "\n"
+      "Id=never.service\nInactiveExitTimestampMonotonic=0\nActiveEnterTimestampMonotonic=0\n");
+  EXPECT_EQ(profile["kernel_ms"], 1500.0);
+  EXPECT_EQ(profile["userspace_ms"], 2500.0);
+  ASSERT_EQ(profile["units"].size(), 2U);
+  EXPECT_EQ(profile["units"][0]["name"], "early.service");
+  EXPECT_EQ(profile["units"][1]["ms"], 300.0);
+}
+
+TEST(BootProfile, S24_KeepsLittleOfWhatAGuestPrints) {
+  std::string flood = "Kernel=99999999999999999999999\n";
+  for (int i = 0; i < 1000; ++i) {
+    flood += "Id=" + std::string(1000, 'x') + "\nInactiveExitTimestampMonotonic=1\n" +
+             "ActiveEnterTimestampMonotonic=" + std::to_string(i + 2) + "\n\n";
+  }
+  const auto profile = parse_boot_profile(flood);
+  EXPECT_EQ(profile["kernel_ms"], 0.0);
+  EXPECT_EQ(profile["units"].size(), 12U);
+  EXPECT_LE(profile["units"][0]["name"].get<std::string>().size(), 60U);
 }
 
 }  // namespace

@@ -19,6 +19,7 @@
 #include "image/memory_pages.h"
 #include "net/listener.h"
 #include "os/files.h"
+#include "supervise/boot_profile.h"
 #include "supervise/guest_memory.h"
 #include "supervise/guest_status.h"
 #include "supervise/identity_document.h"
@@ -80,9 +81,9 @@ Supervisor::Supervisor(asio::io_context& io, const VmDirectory& vm, const VmConf
     : io_(io), vm_(vm), config_(config), prepared_(std::move(prepared)), notes_(prepared_.notes) {}
 
 void Supervisor::phase(const char* name) {
-  const std::chrono::duration<double, std::milli> since =
-      std::chrono::steady_clock::now() - started_;
-  phases_.emplace_back(name, since.count());
+  const auto now = std::chrono::steady_clock::now();
+  const std::chrono::duration<double, std::milli> since = now - started_;
+  phases_.push_back({{"name", name}, {"end_ns", now.time_since_epoch().count()}});
   log::info("start: {} after {:.0f} ms", name, since.count());
 }
 
@@ -268,6 +269,7 @@ Task<Status> Supervisor::bring_up_guest(Deadline deadline, const Progress& progr
       CO_CHECK(clear_guest_memory(memory_.get(), prepared_.plan.memory_bytes));
     }
   }
+  booted_ = boots;
   if (boots) CO_CHECK(co_await boot_guest(deadline, progress));
   // QEMU alone keeps the card, so that the interface ends with it.
   gateway_.tap.reset();
@@ -376,16 +378,16 @@ Task<Status> Supervisor::plug_disk(Deadline deadline) {
   co_return Status();
 }
 
-Task<Result<json>> Supervisor::give_identity(Deadline deadline) {
+Task<Status> Supervisor::give_identity(Deadline deadline) {
   CO_TRY(const json document, make_identity_document(vm_, config_, prepared_.plan.mac_address));
   std::vector<std::string> no_arguments;
   std::string input = document.dump();
   const auto done = co_await machine_->agent().run(
       "/usr/lib/agent-vm/agent-vm-identity", std::move(no_arguments), std::move(input), deadline);
-  CO_TRY(json steps, read_identity_report(done));
-  log::info("identity: {}", dump(steps));
+  CO_TRY(identity_steps_, read_identity_report(done));
+  log::info("identity: {}", dump(identity_steps_));
   phase("identity");
-  co_return steps;
+  co_return Status();
 }
 
 Task<Status> Supervisor::confirm_endpoint(Deadline deadline) {
@@ -398,7 +400,21 @@ Task<Status> Supervisor::confirm_endpoint(Deadline deadline) {
   co_return Status();
 }
 
+Task<void> Supervisor::renew_journal() {
+  // The journal names the boot in each entry, and journalctl looks for the present one. Nobody
+  // waits for that, and the first command is not to share its processor with it.
+  constexpr seconds kTheFirstCommand{2};
+  if (co_await ended_.wait(Deadline::in(kTheFirstCommand))) co_return;
+  // The file is the identity step's, which gave the guest a boot id of its own.
+  std::vector<std::string> arguments{
+      "-c", "! test -e /run/agent-vm/boot-id || systemctl restart systemd-journald.service"};
+  const auto done = co_await machine_->agent().run("/bin/sh", std::move(arguments), "",
+                                                   Deadline::in(seconds(30)));
+  if (!done) log::warn("the guest's journal may name another boot: {}", done.error().message());
+}
+
 Task<Status> Supervisor::go(Deadline deadline, const Progress& progress) {
+  phase("supervisor and plan");
   progress("host", "preparing namespaces, ports and the share");
   CO_CHECK(prepare_host());
   CO_CHECK(open_logs());
@@ -406,10 +422,10 @@ Task<Status> Supervisor::go(Deadline deadline, const Progress& progress) {
   // Beside the guest, which does not wait for it.
   CO_CHECK(egress_.apply(config_.network));
   CO_CHECK(co_await bring_up_guest(deadline, progress));
-  progress("identity", "giving the guest its identity");
+  progress(kIdentityStep, "giving the guest its identity");
   CO_CHECK(co_await plug_share(deadline));
   CO_CHECK(co_await plug_disk(deadline));
-  CO_TRY(const json steps, co_await give_identity(deadline));
+  CO_CHECK(co_await give_identity(deadline));
   progress("mcp", "asking the MCP endpoint");
   CO_CHECK(co_await confirm_endpoint(deadline));
   co_return Status();
@@ -419,9 +435,9 @@ Task<Result<json>> Supervisor::start(Deadline deadline, Progress progress) {
   const Status done = co_await go(deadline, progress);
   if (done && !ended_.is_set()) {
     state_ = State::kRunning;
-    json phases = json::array();
-    for (const auto& [name, ms] : phases_) phases.push_back({{"name", name}, {"ms", ms}});
-    json result = {{"phases", std::move(phases)}, {"notes", notes_}};
+    json result = {
+        {"phases", phases_}, {"identity", identity_steps_}, {"booted", booted_}, {"notes", notes_}};
+    start_detached(io_, renew_journal());
     co_return result;
   }
   // A cause (QEMU died, the command was interrupted) explains more than the call that it broke.
@@ -535,7 +551,7 @@ Task<json> Supervisor::guest_status(Deadline deadline) {
   co_return guest_answer_;
 }
 
-Task<json> Supervisor::status(Deadline deadline) {
+Task<json> Supervisor::status(Deadline deadline, bool with_guest) {
   const auto now = std::chrono::steady_clock::now();
   const auto seconds_since = [&](auto then) {
     return std::chrono::duration_cast<seconds>(now - then).count();
@@ -562,10 +578,17 @@ Task<json> Supervisor::status(Deadline deadline) {
       processes[child->name()] = process_figures(child->pid());
   }
   status["processes"] = std::move(processes);
-  if (state_ == State::kRunning && !paused_) {
+  if (with_guest && state_ == State::kRunning && !paused_) {
     status["guest"] = co_await guest_status(deadline);
   }
   co_return status;
+}
+
+Task<Result<json>> Supervisor::boot_profile(Deadline deadline) {
+  if (state_ != State::kRunning || paused_) {
+    CO_FAIL(ErrorKind::kNotRunning, "VM {} is not running", vm_.name());
+  }
+  co_return co_await ask_boot_profile(machine_->agent(), deadline);
 }
 
 Task<Result<json>> Supervisor::reload_mcp(Deadline deadline) {

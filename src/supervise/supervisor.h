@@ -59,8 +59,12 @@ class Supervisor {
   Status apply_network();
   NetworkMode network_mode() const { return egress_.mode(); }
 
-  // What `status` needs and only the supervisor knows; asks the guest, up to the deadline.
-  Task<nlohmann::json> status(Deadline deadline);
+  // What `status` needs and only the supervisor knows. `with_guest`: asks the guest, too, up to the
+  // deadline.
+  Task<nlohmann::json> status(Deadline deadline, bool with_guest);
+
+  // Where the time of the guest's boot went; see supervise/boot_profile.h.
+  Task<Result<nlohmann::json>> boot_profile(Deadline deadline);
 
   // Gives the gateway in the guest the MCP servers that config.json names now.
   Task<Result<nlohmann::json>> reload_mcp(Deadline deadline);
@@ -83,8 +87,10 @@ class Supervisor {
   TemplateSource template_source() const;
   Task<Status> plug_share(Deadline deadline);
   Task<Status> plug_disk(Deadline deadline);
-  Task<Result<nlohmann::json>> give_identity(Deadline deadline);
+  Task<Status> give_identity(Deadline deadline);
   Task<Status> confirm_endpoint(Deadline deadline);
+  // Tells a resumed guest's journal that this is another boot than the template's.
+  Task<void> renew_journal();
   Task<Status> go(Deadline deadline, const Progress& progress);
   Task<void> tear_down();
   void on_qmp_event(const std::string& name, const nlohmann::json& data);
@@ -110,7 +116,9 @@ class Supervisor {
   std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
   std::chrono::steady_clock::time_point last_activity_ = started_;
   unsigned connections_ = 0;
-  std::vector<std::pair<std::string, double>> phases_;  // name, milliseconds
+  bool booted_ = false;  // not resumed
+  nlohmann::json identity_steps_;
+  nlohmann::json phases_ = nlohmann::json::array();  // docs/control-protocol.md, the start's result
 
   // In the order in which they are made; torn down the other way round.
   Fd ssh_listener_;
