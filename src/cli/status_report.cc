@@ -3,6 +3,7 @@
 #include "base/text.h"
 #include "cli/exit_code.h"
 #include "control/http_probe.h"
+#include "control/protocol.h"
 #include "launch/lifecycle.h"
 #include "launch/shared_ssh_check.h"
 #include "os/files.h"
@@ -87,6 +88,7 @@ json to_json(const Findings& found, const VmDirectory& vm, const VmConfig& confi
                  {"evidence", found.run.evidence},
                  {"branch", config.branch},
                  {"mcp_endpoint", endpoint_url(config)},
+                 {"mcp_socket", vm.path() + "/" + kMcpSocket},
                  {"memory_bytes", config.memory_bytes},
                  {"cpus", config.cpus}};
   object["pid"] = found.run.record ? json(found.run.record->supervisor.pid) : json(nullptr);

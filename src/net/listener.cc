@@ -1,6 +1,8 @@
 #include "net/listener.h"
 
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 
@@ -26,6 +28,20 @@ Result<Fd> listen_tcp(const std::string& address, std::uint16_t port) {
     }
     return failure;
   }
+  return fd;
+}
+
+Result<Fd> listen_unix(int directory, const std::string& name) {
+  Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd) return fail_errno(errno, "cannot make a socket");
+  static_cast<void>(::unlinkat(directory, name.c_str(), 0));
+  const SocketAddress address = unix_address(directory, name);
+  const mode_t old_mask = ::umask(0177);
+  const int bound = ::bind(fd.get(), address.raw(), address.size);
+  const int error = errno;
+  ::umask(old_mask);
+  if (bound != 0) return fail_errno(error, "cannot make the socket {}", name);
+  if (::listen(fd.get(), 128) != 0) return fail_errno(errno, "cannot listen on {}", name);
   return fd;
 }
 

@@ -13,4 +13,8 @@ namespace agent_vm {
 // that names it (F17).
 Result<Fd> listen_tcp(const std::string& address, std::uint16_t port);
 
+// A Unix stream socket listening under `name` in an open directory, mode 0600. One that is there is
+// replaced: the caller knows that nobody uses it.
+Result<Fd> listen_unix(int directory, const std::string& name);
+
 }  // namespace agent_vm

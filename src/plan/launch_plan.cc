@@ -16,6 +16,7 @@ constexpr int kShareListenerFd = 3;
 constexpr int kSshListenerFd = 3;
 constexpr int kMcpListenerFd = 4;
 constexpr int kActivityFd = 5;
+constexpr int kMcpSocketFd = 6;
 
 // The ids that the share knows: all that the guest may use, and none of the host-side programs'.
 // The kernel wants each range of a nested map inside one range of the outer map, so they are the
@@ -85,12 +86,14 @@ PlannedChild plan_relay(const PlanInputs& inputs) {
   child.name = "relay";
   child.argv = {"/relay", fmt::format("--ssh-listener={}", kSshListenerFd),
                 fmt::format("--mcp-listener={}", kMcpListenerFd),
+                fmt::format("--mcp-socket={}", kMcpSocketFd),
                 fmt::format("--activity={}", kActivityFd)};
   child.environment = {"PATH=/usr/bin", "LANG=C"};
   child.descriptors = {{DescriptorUse::kLog, 1},
                        {DescriptorUse::kLog, 2},
                        {DescriptorUse::kSshListener, kSshListenerFd},
                        {DescriptorUse::kMcpListener, kMcpListenerFd},
+                       {DescriptorUse::kMcpSocket, kMcpSocketFd},
                        {DescriptorUse::kActivity, kActivityFd}};
   child.jail.network = Jail::Network::kGateway;
   child.jail.mounts = program_mounts();
@@ -193,6 +196,8 @@ const char* to_string(DescriptorUse use) {
       return "ssh-listener";
     case DescriptorUse::kMcpListener:
       return "mcp-listener";
+    case DescriptorUse::kMcpSocket:
+      return "mcp-socket";
     case DescriptorUse::kActivity:
       return "activity";
     case DescriptorUse::kUplinkTap:

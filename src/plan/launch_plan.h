@@ -28,6 +28,7 @@ enum class DescriptorUse {
   kShareListener,  // virtiofsd's vhost-user socket
   kSshListener,    // host port -> guest 22
   kMcpListener,    // host port -> guest 8000
+  kMcpSocket,      // the VM's Unix socket -> guest 8000
   kActivity,       // the relay's count of open connections
   kUplinkTap,      // the gateway's interface to the world, for the uplink
   kNameSocket,     // UDP port 53 of the gateway

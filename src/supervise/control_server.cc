@@ -1,17 +1,14 @@
 #include "supervise/control_server.h"
 
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <cerrno>
 
 #include "base/log.h"
 #include "base/text.h"
 #include "control/protocol.h"
-#include "os/socket_address.h"
+#include "net/listener.h"
 #include "qmp/json_stream.h"
 
 namespace agent_vm {
@@ -27,17 +24,8 @@ constexpr milliseconds kDefaultGuestPatience{30'000};
 
 Result<std::unique_ptr<ControlServer>> ControlServer::listen(asio::io_context& io, int vm_directory,
                                                              Supervisor& supervisor) {
-  Fd listener(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!listener) return fail_errno(errno, "cannot make a socket");
-  // Left by a supervisor that was killed; the caller knows that none runs.
-  static_cast<void>(::unlinkat(vm_directory, kControlSocket, 0));
-  const SocketAddress address = unix_address(vm_directory, kControlSocket);
-  const mode_t old_mask = ::umask(0177);
-  const int bound = ::bind(listener.get(), address.raw(), address.size);
-  const int error = errno;
-  ::umask(old_mask);
-  if (bound != 0 || ::listen(listener.get(), 64) != 0)
-    return fail_errno(error, "cannot make the control socket");
+  // One that is there was left by a supervisor that was killed; the caller knows that none runs.
+  Fd listener = TRY(listen_unix(vm_directory, kControlSocket));
   Fd directory(::dup(vm_directory));
   std::unique_ptr<ControlServer> server(
       new ControlServer(io, std::move(directory), std::move(listener), supervisor));

@@ -107,6 +107,7 @@ Status Supervisor::prepare_host() {
   // Bound before anything else exists, and held: no port is found taken when the guest is up.
   ssh_listener_ = TRY(listen_tcp(plan.bind_address, plan.ssh_port));
   mcp_listener_ = TRY(listen_tcp(plan.bind_address, plan.mcp_port));
+  mcp_socket_ = TRY(listen_unix(vm_.fd(), kMcpSocket));
   phase("ports");
   disk_ = TRY(open_beneath(vm_.fd(), kDiskFile, O_RDWR));
   image_ = Fd(::open(prepared_.image_root.c_str(), O_RDONLY | O_CLOEXEC));
@@ -167,6 +168,7 @@ Status Supervisor::start_relay() {
       {{DescriptorUse::kLog, words.get()},
        {DescriptorUse::kSshListener, ssh_listener_.get()},
        {DescriptorUse::kMcpListener, mcp_listener_.get()},
+       {DescriptorUse::kMcpSocket, mcp_socket_.get()},
        {DescriptorUse::kActivity, activity_writer_.get()}},
       gateway_.network_namespace.get(), [this](Child::Exit exit) {
         // It holds no state, and the listeners are ours: start another.
@@ -501,6 +503,8 @@ Task<void> Supervisor::tear_down() {
   }
   ssh_listener_.reset();
   mcp_listener_.reset();
+  mcp_socket_.reset();
+  static_cast<void>(::unlinkat(vm_.fd(), kMcpSocket, 0));
   record_end();
   torn_down_.set();
 }

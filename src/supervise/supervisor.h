@@ -123,6 +123,7 @@ class Supervisor {
   // In the order in which they are made; torn down the other way round.
   Fd ssh_listener_;
   Fd mcp_listener_;
+  Fd mcp_socket_;
   Fd disk_;
   Fd image_;
   Fd memory_;

@@ -1,6 +1,5 @@
 #include "support/http.h"
 
-#include <arpa/inet.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -12,21 +11,21 @@
 #include "base/fd.h"
 #include "base/text.h"
 #include "os/files.h"
+#include "os/socket_address.h"
 
 namespace agent_vm::test {
 
-HttpReply http_request(std::uint16_t port, const std::string& method, const std::string& target,
-                       const std::vector<std::string>& headers, const std::string& body) {
-  const Fd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  address.sin_port = htons(port);
-  if (::connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) return {};
+namespace {
+
+HttpReply exchange(SocketAddress address, const std::string& host, const std::string& method,
+                   const std::string& target, const std::vector<std::string>& headers,
+                   const std::string& body) {
+  const Fd fd(::socket(address.family(), SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (::connect(fd.get(), address.raw(), address.size) != 0) return {};
   std::string request = fmt::format("{} {} HTTP/1.1\r\n", method, target);
   const bool has_host =
       std::ranges::any_of(headers, [](const auto& one) { return one.starts_with("Host:"); });
-  if (!has_host) request += fmt::format("Host: 127.0.0.1:{}\r\n", port);
+  if (!has_host) request += fmt::format("Host: {}\r\n", host);
   for (const auto& header : headers) request += header + "\r\n";
   request += fmt::format("Connection: close\r\nContent-Length: {}\r\n\r\n{}", body.size(), body);
   if (!write_all(fd.get(), request)) return {};
@@ -47,6 +46,22 @@ HttpReply http_request(std::uint16_t port, const std::string& method, const std:
   reply.headers = text.substr(0, end);
   reply.body = text.substr(end + 4);
   return reply;
+}
+
+}  // namespace
+
+HttpReply http_request(std::uint16_t port, const std::string& method, const std::string& target,
+                       const std::vector<std::string>& headers, const std::string& body) {
+  return exchange(tcp_address("127.0.0.1", port).value(), fmt::format("127.0.0.1:{}", port), method,
+                  target, headers, body);
+}
+
+HttpReply http_request_unix(const std::string& directory, const std::string& name,
+                            const std::string& method, const std::string& target,
+                            const std::vector<std::string>& headers, const std::string& body) {
+  const auto opened = open_directory(directory);
+  if (!opened) return {};
+  return exchange(unix_address(opened->get(), name), "localhost", method, target, headers, body);
 }
 
 }  // namespace agent_vm::test

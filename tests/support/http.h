@@ -18,4 +18,10 @@ struct HttpReply {
 HttpReply http_request(std::uint16_t port, const std::string& method, const std::string& target,
                        const std::vector<std::string>& headers, const std::string& body = "");
 
+// The same on the Unix socket `name` of a directory, with "Host: localhost", as clients of such
+// sockets send it.
+HttpReply http_request_unix(const std::string& directory, const std::string& name,
+                            const std::string& method, const std::string& target,
+                            const std::vector<std::string>& headers, const std::string& body = "");
+
 }  // namespace agent_vm::test

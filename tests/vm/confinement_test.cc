@@ -204,10 +204,11 @@ TEST_F(ConfinementTest, S5_TheRelaysJailReachesTheGuestAndNothingElse) {
 }
 
 TEST_F(ConfinementTest, S7_NoMonitorSocketCanBeFound) {
-  // The control socket and that of the kept SSH connection, and nothing else, are to be found by
-  // both ways of looking.
+  // The control socket, the MCP endpoint's and that of the kept SSH connection, and nothing else, are
+  // to be found by both ways of looking.
   EXPECT_THAT(socket_files(vm().state()),
-              ElementsAre(vm().directory() + "/control.sock", vm().directory() + "/ssh.sock"));
+              ElementsAre(vm().directory() + "/control.sock", vm().directory() + "/mcp.sock",
+                          vm().directory() + "/ssh.sock"));
   int listening = 0;
   for (const auto& line : unix_sockets_with("control.sock")) {
     if (line.find(vm().name()) != std::string::npos ||

@@ -65,6 +65,25 @@ TEST_F(SecretsTest, S21_TheEndpointWantsTheTokenAndAGoodOrigin) {
   EXPECT_EQ(initialize({bearer(), fmt::format("Host: evil.example:{}", vm().port())}).status, 403);
 }
 
+TEST_F(SecretsTest, S21_TheUnixSocketIsItsOwnersAndChecksTheSame) {
+  const std::string path = vm().directory() + "/mcp.sock";
+  struct stat info {};
+  ASSERT_EQ(::stat(path.c_str(), &info), 0);
+  EXPECT_TRUE(S_ISSOCK(info.st_mode));
+  EXPECT_EQ(info.st_mode & 0777U, 0600U);
+  EXPECT_EQ(vm().status()["mcp_socket"], path);
+  const auto ask = [&](std::vector<std::string> headers) {
+    headers.insert(headers.end(), {"Content-Type: application/json",
+                                   "Accept: application/json, text/event-stream"});
+    return http_request_unix(vm().directory(), "mcp.sock", "POST", "/mcp", headers, kInitialize)
+        .status;
+  };
+  EXPECT_EQ(ask({bearer()}), 200);  // the control
+  EXPECT_EQ(ask({}), 401);
+  EXPECT_EQ(ask({bearer(), "Host: evil.example"}), 403);
+  EXPECT_EQ(ask({bearer(), "Origin: https://evil.example"}), 403);
+}
+
 TEST_F(SecretsTest, S21_TheTokenIsInNoArgumentEnvironmentOrLog) {
   ASSERT_EQ(vm().token().size(), 64U);
   EXPECT_TRUE(vm().agent({"--debug", "status", vm().name()}).ok());
