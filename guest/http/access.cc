@@ -103,7 +103,9 @@ Result<HostPolicy> HostPolicy::make(const std::vector<std::string>& allowed) {
 }
 
 bool HostPolicy::allows(std::string_view host) const {
-  const auto parsed = parse_host_port(host);
+  auto parsed = parse_host_port(host);
+  // What a client leaves out is the default.
+  if (parsed && parsed->port.empty()) parsed->port = "80";
   return parsed && std::any_of(allowed_.begin(), allowed_.end(), [&](const Entry& entry) {
            return entry.name == parsed->host && (entry.port.empty() || entry.port == parsed->port);
          });

@@ -88,7 +88,7 @@ json to_json(const Findings& found, const VmDirectory& vm, const VmConfig& confi
                  {"evidence", found.run.evidence},
                  {"branch", config.branch},
                  {"mcp_endpoint", endpoint_url(config)},
-                 {"mcp_socket", vm.path() + "/" + kMcpSocket},
+                 {"mcp_socket", vm.path() + "/" + kMcpSocketFile},
                  {"memory_bytes", config.memory_bytes},
                  {"cpus", config.cpus}};
   object["pid"] = found.run.record ? json(found.run.record->supervisor.pid) : json(nullptr);

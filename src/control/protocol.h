@@ -18,7 +18,7 @@ namespace agent_vm {
 
 constexpr const char* kControlSocket = "control.sock";
 // The MCP endpoint for clients that can use a Unix socket: while the VM runs, 0600.
-constexpr const char* kMcpSocket = "mcp.sock";
+constexpr const char* kMcpSocketFile = "mcp.sock";
 // How the last run ended, written by the supervisor at its end: {"schema": 1, "ended_at",
 // "crashed", "reason", "evidence"}. Absent after a supervisor that was killed.
 constexpr const char* kLastRunFile = "last-run.json";

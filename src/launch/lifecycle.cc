@@ -78,7 +78,7 @@ RunState::Kind kind_of(const std::string& supervisor_state) {
 // Leaves no trace of a run whose supervisor was killed, so that the next one starts from nothing.
 Status clear_dead_run(const VmDirectory& vm) {
   static_cast<void>(::unlinkat(vm.fd(), kControlSocket, 0));
-  static_cast<void>(::unlinkat(vm.fd(), kMcpSocket, 0));
+  static_cast<void>(::unlinkat(vm.fd(), kMcpSocketFile, 0));
   return vm.remove_run();
 }
 

@@ -107,7 +107,7 @@ Status Supervisor::prepare_host() {
   // Bound before anything else exists, and held: no port is found taken when the guest is up.
   ssh_listener_ = TRY(listen_tcp(plan.bind_address, plan.ssh_port));
   mcp_listener_ = TRY(listen_tcp(plan.bind_address, plan.mcp_port));
-  mcp_socket_ = TRY(listen_unix(vm_.fd(), kMcpSocket));
+  mcp_socket_ = TRY(listen_unix(vm_.fd(), kMcpSocketFile));
   phase("ports");
   disk_ = TRY(open_beneath(vm_.fd(), kDiskFile, O_RDWR));
   image_ = Fd(::open(prepared_.image_root.c_str(), O_RDONLY | O_CLOEXEC));
@@ -504,7 +504,7 @@ Task<void> Supervisor::tear_down() {
   ssh_listener_.reset();
   mcp_listener_.reset();
   mcp_socket_.reset();
-  static_cast<void>(::unlinkat(vm_.fd(), kMcpSocket, 0));
+  static_cast<void>(::unlinkat(vm_.fd(), kMcpSocketFile, 0));
   record_end();
   torn_down_.set();
 }

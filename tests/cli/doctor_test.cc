@@ -74,6 +74,25 @@ TEST_F(DoctorTest, ATunDeviceThatIsNotThereIsMissing) {
   EXPECT_EQ(hidden["mend"], "sudo modprobe tun");
 }
 
+TEST_F(DoctorTest, ATunDeviceThatMayNotBeOpenedIsNamedWithItsMode) {
+  if (!is_root()) GTEST_SKIP() << "only root can make a device";
+  // Root that may not override modes meets another user's device as a user would.
+  const auto doctor_with = [&](const std::string& mode) {
+    const std::string doctor = std::string(AGENT_VM_BINARY) + " doctor --json || true";
+    return check(
+        shell("unshare --mount sh -euc 'mount -t tmpfs none /dev/net; mknod /dev/net/tun c "
+              "10 200; chown 1:1 /dev/net/tun; chmod " +
+              mode + " /dev/net/tun; setpriv --bounding-set " +
+              "-dac_override,-dac_read_search sh -c \"" + doctor + "\"'"),
+        "tun");
+  };
+  const auto refused = doctor_with("0600");
+  EXPECT_EQ(refused["level"], "missing");
+  EXPECT_THAT(refused["detail"].get<std::string>(), HasSubstr("Permission denied"));
+  EXPECT_EQ(refused["mend"], "sudo chmod 0666 /dev/net/tun");
+  EXPECT_EQ(doctor_with("0666")["level"], "ok");
+}
+
 TEST_F(DoctorTest, M16_AUserWithoutSubordinateIdsIsToldHowToGetThem) {
   if (is_root()) GTEST_SKIP() << "root needs none";
   if (::system("unshare -rm true 2>/dev/null") != 0) GTEST_SKIP() << "needs user namespaces";

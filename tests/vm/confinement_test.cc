@@ -204,8 +204,8 @@ TEST_F(ConfinementTest, S5_TheRelaysJailReachesTheGuestAndNothingElse) {
 }
 
 TEST_F(ConfinementTest, S7_NoMonitorSocketCanBeFound) {
-  // The control socket, the MCP endpoint's and that of the kept SSH connection, and nothing else, are
-  // to be found by both ways of looking.
+  // The control socket, the MCP endpoint's and that of the kept SSH connection, and nothing else,
+  // are to be found by both ways of looking.
   EXPECT_THAT(socket_files(vm().state()),
               ElementsAre(vm().directory() + "/control.sock", vm().directory() + "/mcp.sock",
                           vm().directory() + "/ssh.sock"));
