@@ -61,7 +61,8 @@ TEST(IdentityDocument, S21_TheGatewayTrustsTheForwardedPortsNamesOnly) {
   config.port = 8007;
   config.mcp_servers["fs"] = {.argv = {"mcp-server-filesystem", "/workspace"}};
   const auto document = make_mcp_config(config);
-  EXPECT_EQ(document["allowed_hosts"], (nlohmann::json{"localhost:8007", "127.0.0.1:8007", "localhost:80"}));
+  EXPECT_EQ(document["allowed_hosts"],
+            (nlohmann::json{"localhost:8007", "127.0.0.1:8007", "localhost:80"}));
   EXPECT_EQ(document["allowed_origins"], nlohmann::json{"https://claude.ai"});
   EXPECT_EQ(document["servers"]["fs"]["cwd"], "/workspace");
 }
