@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <chrono>
-#include <functional>
 
 #include "base/text.h"
 #include "identity/disk.h"
+#include "identity/rest.h"
 #include "identity/steps.h"
 
 namespace agent_vm {
@@ -37,24 +37,6 @@ Result<PackageSettings> take_packages(json& document) {
   TRY(take(packages, "npm", settings.npm));
   TRY(take(packages, "pip", settings.pip));
   return settings;
-}
-
-using Steps = std::vector<std::pair<const char*, std::function<Status()>>>;
-
-IdentityReport run_steps(const Steps& steps) {
-  IdentityReport report;
-  for (const auto& [name, step] : steps) {
-    const auto begin = std::chrono::steady_clock::now();
-    if (const Status status = step(); !status) {
-      report.failed_step = name;
-      report.error = status.error().message();
-      report.evidence = status.error().evidence();
-      break;
-    }
-    const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - begin;
-    report.steps.push_back({name, took.count()});
-  }
-  return report;
 }
 
 }  // namespace
@@ -106,14 +88,29 @@ json to_json(const IdentityReport& report) {
   return document;
 }
 
+IdentityReport run_steps(const Steps& steps) {
+  IdentityReport report;
+  for (const auto& [name, step] : steps) {
+    const auto begin = std::chrono::steady_clock::now();
+    if (const Status status = step(); !status) {
+      report.failed_step = name;
+      report.error = status.error().message();
+      report.evidence = status.error().evidence();
+      break;
+    }
+    const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - begin;
+    report.steps.push_back({name, took.count()});
+  }
+  return report;
+}
+
 IdentityReport apply_identity(const Identity& identity) {
   return run_steps({
       // Entropy first: nothing may draw random numbers that another VM of the same template draws.
       {"entropy", [&] { return add_entropy(identity.entropy); }},
       {"clock", [&] { return set_clock(identity.clock_ns); }},
-      // A resumed guest's are, and then this costs nothing. Before the disk: what the VM's root
-      // left
-      // there has no part in it.
+      // A resumed guest's are, and then this costs nothing. Before the disk: what the guest's root
+      // left there has no part in it.
       {"modules", [] { return lock_modules(); }},
       // Before all that is written: from here on the guest's files last.
       {"disk", [&] { return mount_disk(identity.disk_serial); }},
@@ -130,6 +127,47 @@ IdentityReport apply_identity(const Identity& identity) {
       {"sudo", [&] { return set_sudo(identity.sudo); }},
       {"workspace", [&] { return mount_workspace(identity.share_tag); }},
       {"changes", [] { return adopt_changes(); }},
+      {"units", [&] { return start_units(identity.units); }},
+  });
+}
+
+IdentityReport wake(const Identity& identity) {
+  return run_steps({
+      {"entropy", [&] { return add_entropy(identity.entropy); }},
+      {"clock", [&] { return set_clock(identity.clock_ns); }},
+      {"connections", [] { return end_connections(); }},
+      // The owner may have changed it meanwhile.
+      {"packages", [&] { return configure_packages(identity.packages); }},
+      {"mcp", [&] { return install_mcp(identity); }},
+      {"workspace", [&] { return mount_workspace(identity.share_tag); }},
+      {"units", [&] { return start_units(identity.units); }},
+  });
+}
+
+IdentityReport go_on(const Identity& identity) {
+  return run_steps({
+      {"clock", [&] { return set_clock(identity.clock_ns); }},
+      {"workspace", [&] { return mount_workspace(identity.share_tag); }},
+      {"units", [&] { return start_units(identity.units); }},
+  });
+}
+
+IdentityReport become(const Identity& identity) {
+  return run_steps({
+      {"entropy", [&] { return add_entropy(identity.entropy); }},
+      {"clock", [&] { return set_clock(identity.clock_ns); }},
+      {"connections", [] { return end_connections(); }},
+      {"mark", [] { return mark_as_template(); }},
+      {"boot id", [] { return renew_boot_id(); }},
+      {"hostname", [&] { return set_hostname(identity.hostname); }},
+      {"machine-id", [&] { return set_machine_id(identity.machine_id); }},
+      {"network", [&] { return configure_network(identity); }},
+      {"ssh-keys", [&] { return install_ssh_keys(identity); }},
+      {"authority", [&] { return install_authority(identity); }},
+      {"packages", [&] { return configure_packages(identity.packages); }},
+      {"mcp", [&] { return install_mcp(identity); }},
+      {"sudo", [&] { return set_sudo(identity.sudo); }},
+      {"workspace", [&] { return mount_workspace(identity.share_tag); }},
       {"units", [&] { return start_units(identity.units); }},
   });
 }

@@ -4,9 +4,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -59,8 +61,18 @@ struct IdentityReport {
 };
 nlohmann::json to_json(const IdentityReport& report);
 
-// Needs root in the guest. Stops at the first step that fails.
+using Steps = std::vector<std::pair<const char*, std::function<Status()>>>;
+// Stops at the first step that fails.
+IdentityReport run_steps(const Steps& steps);
+
+// Needs root in the guest, as all of these.
 IdentityReport apply_identity(const Identity& identity);
+
+// For a guest that was saved with an identity and goes on: with its own, or with another's.
+IdentityReport wake(const Identity& identity);
+// For one that was to be saved and goes on at once: what is connected to it stays.
+IdentityReport go_on(const Identity& identity);
+IdentityReport become(const Identity& identity);
 
 // For a guest that is to become a template: waits for the end of the boot, and brings into memory
 // what apply_identity() will need of the disk.

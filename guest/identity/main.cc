@@ -1,5 +1,7 @@
 // agent-vm-identity: reads the identity document on stdin, applies it, prints a report as JSON.
 // agent-vm-identity --settle: makes a booted guest fit to become a template; the same report.
+// agent-vm-identity --rest [--force]: makes a running guest fit to be saved; the same report.
+// agent-vm-identity --wake | --become | --go-on: takes it up again, with an identity on stdin.
 // Exit status 0 when every step succeeded, 1 otherwise.
 #include <unistd.h>
 
@@ -8,6 +10,7 @@
 #include <string>
 
 #include "identity/identity.h"
+#include "identity/rest.h"
 
 namespace {
 
@@ -21,22 +24,31 @@ std::string read_input() {
   return text;
 }
 
-agent_vm::IdentityReport apply(const std::string& text) {
-  agent_vm::IdentityReport report;
-  if (const auto identity = agent_vm::parse_identity(text)) {
-    report = agent_vm::apply_identity(*identity);
-  } else {
-    report.failed_step = "parse";
-    report.error = identity.error().message();
-  }
-  return report;
+using Apply = agent_vm::IdentityReport (*)(const agent_vm::Identity&);
+
+agent_vm::IdentityReport with_identity(const std::string& text, Apply how) {
+  const auto identity = agent_vm::parse_identity(text);
+  if (identity) return how(*identity);
+  return {.steps = {}, .failed_step = "parse", .error = identity.error().message(), .evidence = {}};
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  const bool settles = argc == 2 && std::string_view(argv[1]) == "--settle";
-  const auto report = settles ? agent_vm::settle() : apply(read_input());
+  const std::string_view mode = argc > 1 ? argv[1] : "";
+  agent_vm::IdentityReport report;
+  if (mode == "--settle")
+    report = agent_vm::settle();
+  else if (mode == "--rest")
+    report = agent_vm::rest(argc > 2 && std::string_view(argv[2]) == "--force");
+  else if (mode == "--wake")
+    report = with_identity(read_input(), agent_vm::wake);
+  else if (mode == "--go-on")
+    report = with_identity(read_input(), agent_vm::go_on);
+  else if (mode == "--become")
+    report = with_identity(read_input(), agent_vm::become);
+  else
+    report = with_identity(read_input(), agent_vm::apply_identity);
   const std::string out =
       agent_vm::to_json(report).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   std::puts(out.c_str());

@@ -152,6 +152,8 @@ Status renew_boot_id() {
   std::array<char, 37> uuid{};
   if (!source || ::read(source.get(), uuid.data(), uuid.size()) != std::ssize(uuid))
     return fail_errno(errno, "cannot make a boot id");
+  // Of the VM that this one was forked from.
+  ::umount2(kBootId, MNT_DETACH);
   TRY(write_file(kOwn, {uuid.data(), uuid.size()}, 0444));
   if (::mount(kOwn, kBootId, nullptr, MS_BIND, nullptr) != 0)
     return fail_errno(errno, "cannot set the boot id");

@@ -28,6 +28,9 @@ void add_verbs(CLI::App& app, Context& context) {
   add_status(app, context);
   add_stop(app, context);
   add_restart(app, context);
+  add_suspend(app, context);
+  add_resume(app, context);
+  add_fork(app, context);
   add_reset(app, context);
   add_shell(app, context);
   add_exec(app, context);

@@ -4,9 +4,9 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "cli/exit_code.h"
-#include "cli/remove_tree.h"
 #include "cli/run_vm.h"
 #include "cli/verbs.h"
+#include "launch/remove_tree.h"
 #include "state/ports.h"
 #include "state/trash.h"
 

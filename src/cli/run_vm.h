@@ -21,4 +21,7 @@ Result<StartOutcome> start_with_progress(Context& context, const VmDirectory& vm
 Result<StopOutcome> stop_with_progress(Context& context, const VmDirectory& vm, bool force,
                                        const Deadline& deadline);
 
+// For an error of suspend or fork, which is refused while processes of the guest use /workspace.
+Error with_way_out(Error error, const std::string& verb, const VmDirectory& vm);
+
 }  // namespace agent_vm

@@ -29,10 +29,14 @@ Result<int> stop(Context& context, const Options& options) {
     if (!options.force) lock = TRY(vm.lock(deadline));
     outcome = TRY(stop_with_progress(context, vm, options.force, deadline));
   }
-  context.out.json(
-      {{"vm_name", vm.name()}, {"was_running", outcome.was_running}, {"how", outcome.how}});
+  context.out.json({{"vm_name", vm.name()},
+                    {"was_running", outcome.was_running},
+                    {"how", outcome.how},
+                    {"gave_up_suspended", outcome.gave_up_suspended}});
   if (outcome.was_running) {
     context.out.print("VM '{}' stopped: {}", vm.name(), explain(outcome.how));
+  } else if (outcome.gave_up_suspended) {
+    context.out.print("VM '{}' stopped: it is suspended no more", vm.name());
   } else {
     context.out.print("VM '{}' is not running", vm.name());
   }

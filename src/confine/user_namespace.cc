@@ -146,16 +146,16 @@ Status take_kvm_group() {
   return {};
 }
 
+Status become_in_namespace(std::uint32_t id) {
+  if (::setgroups(0, nullptr) != 0 || ::setresgid(id, id, id) != 0 || ::setresuid(id, id, id) != 0)
+    return fail_errno(errno, "cannot become id {} of the VM's namespace", id);
+  return {};
+}
+
 SpawnSpec in_user_namespace(SpawnSpec spec, const IdMap& map, std::uint32_t as) {
   spec.prepare_in_child = unshare_user_and_mounts;
   spec.in_parent = [map](pid_t pid) { return write_id_map(pid, map); };
-  spec.in_child = [as]() -> Status {
-    if (::setgroups(0, nullptr) != 0 || ::setresgid(as, as, as) != 0 ||
-        ::setresuid(as, as, as) != 0) {
-      return fail_errno(errno, "cannot become id {} of the VM's namespace", as);
-    }
-    return {};
-  };
+  spec.in_child = [as] { return become_in_namespace(as); };
   return spec;
 }
 

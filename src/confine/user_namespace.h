@@ -20,6 +20,9 @@ Status enter_user_namespace(const IdMap& map);
 // QEMU keeps (Jail::keeps_groups). Call before enter_user_namespace(); nothing when not root.
 Status take_kvm_group();
 
+// All ids of this process become that one of the user namespace that it is in.
+Status become_in_namespace(std::uint32_t id);
+
 // Runs `command` as `dev` of a VM would be on the host, with guest root's powers over the mapped
 // ids: for what the user cannot do to files of subordinate ids (removing a workspace, making a
 // clone that belongs to dev when root runs us). `as` is an id inside the map.

@@ -9,7 +9,6 @@
 
 #include "base/fd.h"
 #include "base/result.h"
-#include "image/verified_files.h"
 #include "os/lock.h"
 
 namespace agent_vm {

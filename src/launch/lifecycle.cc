@@ -18,6 +18,7 @@
 #include "launch/egress.h"
 #include "launch/install_layout.h"
 #include "launch/shared_ssh_check.h"
+#include "launch/suspended.h"
 #include "os/files.h"
 #include "os/process_identity.h"
 #include "os/spawn.h"
@@ -72,6 +73,7 @@ RunState::Kind kind_of(const std::string& supervisor_state) {
   if (supervisor_state == "starting") return RunState::Kind::kStarting;
   if (supervisor_state == "paused") return RunState::Kind::kPaused;
   if (supervisor_state == "stopping") return RunState::Kind::kStopping;
+  if (supervisor_state == "suspending") return RunState::Kind::kSuspending;
   return RunState::Kind::kRunning;
 }
 
@@ -79,6 +81,7 @@ RunState::Kind kind_of(const std::string& supervisor_state) {
 Status clear_dead_run(const VmDirectory& vm) {
   static_cast<void>(::unlinkat(vm.fd(), kControlSocket, 0));
   static_cast<void>(::unlinkat(vm.fd(), kMcpSocketFile, 0));
+  TRY(remove_drafts(vm));
   return vm.remove_run();
 }
 
@@ -154,6 +157,10 @@ const char* to_string(RunState::Kind kind) {
       return "Running";
     case RunState::Kind::kPaused:
       return "Paused";
+    case RunState::Kind::kSuspending:
+      return "Suspending";
+    case RunState::Kind::kSuspended:
+      return "Suspended";
     case RunState::Kind::kStopping:
       return "Stopping";
     case RunState::Kind::kCrashed:
@@ -167,6 +174,13 @@ const char* to_string(RunState::Kind kind) {
 Result<RunState> query_run_state(const VmDirectory& vm, std::optional<milliseconds> patience) {
   RunState state;
   state.record = TRY(vm.read_run());
+  const bool ended = !state.record || state.record->is_stale();
+  if (ended && is_suspended(vm)) {
+    state.record.reset();
+    state.kind = RunState::Kind::kSuspended;
+    state.reason = describe_suspended(vm);
+    return state;
+  }
   if (!state.record) {
     read_last_run(vm, state);
     return state;
@@ -286,9 +300,10 @@ Result<StopOutcome> stop_vm(const VmDirectory& vm, milliseconds grace, bool forc
                             const Deadline& deadline) {
   StopOutcome outcome;
   const auto record = TRY(vm.read_run());
-  if (!record) return outcome;
-  if (record->is_stale()) {
-    TRY(clear_dead_run(vm));
+  if (!record || record->is_stale()) {
+    if (record) TRY(clear_dead_run(vm));
+    outcome.gave_up_suspended = is_suspended(vm);
+    TRY(discard_suspended(vm));
     return outcome;
   }
   outcome.was_running = true;
@@ -332,6 +347,30 @@ Result<StopOutcome> stop_vm(const VmDirectory& vm, milliseconds grace, bool forc
   }
   TRY(clear_dead_run(vm));
   return outcome;
+}
+
+Status suspend_vm(const VmDirectory& vm, bool force, const Deadline& deadline) {
+  const auto record = TRY(vm.read_run());
+  if (!record || record->is_stale()) {
+    if (is_suspended(vm))
+      return fail(ErrorKind::kNotRunning, "VM '{}' is suspended already", vm.name());
+    return fail(ErrorKind::kNotRunning, "VM '{}' is not running", vm.name());
+  }
+  auto client = TRY(ControlClient::connect(vm.fd()));
+  const int left = deadline.poll_ms();
+  json request = {{"request", "suspend"}, {"force", force}};
+  // The supervisor undoes what it has begun, for which it needs some of the time.
+  if (left >= 0) request["patience_ms"] = left * 2 / 3;
+  const auto answer = client.call(request, deadline);
+  if (!answer && answer.error().kind() != ErrorKind::kNotRunning)
+    return tl::unexpected(answer.error());
+  if (!wait_for_end(record->supervisor, deadline.sooner(seconds(30)))) {
+    if (!answer) return tl::unexpected(answer.error());
+    return fail(ErrorKind::kTimeout, "the supervisor (process {}) does not end",
+                record->supervisor.pid);
+  }
+  if (!is_suspended(vm)) return fail("the VM ended while it was being suspended");
+  return clear_dead_run(vm);
 }
 
 }  // namespace agent_vm

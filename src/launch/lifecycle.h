@@ -20,7 +20,17 @@ using LifecycleProgress = std::function<void(const std::string& step, const std:
 
 // What is known of a VM's run from its records and its supervisor.
 struct RunState {
-  enum class Kind { kStopped, kStarting, kRunning, kPaused, kStopping, kCrashed, kUnresponsive };
+  enum class Kind {
+    kStopped,
+    kStarting,
+    kRunning,
+    kPaused,
+    kSuspending,
+    kSuspended,
+    kStopping,
+    kCrashed,
+    kUnresponsive
+  };
   Kind kind = Kind::kStopped;
   std::string reason;                 // why it crashed, is paused, or does not respond
   std::vector<std::string> evidence;  // of a crash
@@ -58,10 +68,16 @@ Status add_boot_profile(const VmDirectory& vm, StartProfile& profile, const Dead
 
 struct StopOutcome {
   bool was_running = false;
-  std::string how;  // "guest", "qmp", "kill", "force"
+  std::string how;                 // "guest", "qmp", "kill", "force"
+  bool gave_up_suspended = false;  // it was suspended, and is no more
 };
-// `force`: kills the supervisor, and with it everything of the VM, without asking it.
+// `force`: kills the supervisor, and with it everything of the VM, without asking it. What a
+// suspended VM had in memory is given up.
 Result<StopOutcome> stop_vm(const VmDirectory& vm, std::chrono::milliseconds grace, bool force,
                             const Deadline& deadline);
+
+// Saves a running VM on the disk and ends it; the next start goes on from there. `force`: even if
+// processes of the guest lose files of the workspace that they have open. On an error it runs on.
+Status suspend_vm(const VmDirectory& vm, bool force, const Deadline& deadline);
 
 }  // namespace agent_vm

@@ -69,7 +69,7 @@ Status make_file_system(const VmDirectory& vm, const std::string& name, std::uin
 // Everything that a saved state depends on. The arguments hold the machine's whole shape.
 std::string template_key_of(const std::string& image_key, const HostPrograms& programs,
                             Accelerator accelerator, const LaunchPlan& plan) {
-  const json all = {{"format", 1},
+  const json all = {{"format", 2},
                     {"image", image_key},
                     {"qemu", programs.qemu_build},
                     {"processor", accelerator == Accelerator::kKvm ? host_processor() : ""},
@@ -77,8 +77,38 @@ std::string template_key_of(const std::string& image_key, const HostPrograms& pr
   return sha256_hex(all.dump()).substr(0, 20);
 }
 
+Result<std::shared_ptr<const Suspended>> find_suspended(const VmDirectory& vm, bool cold) {
+  if (!is_suspended(vm)) return nullptr;
+  if (cold) {
+    auto error =
+        fail(ErrorKind::kInvalidInput,
+             "VM '{}' is suspended: it goes on where it was, and does not boot", vm.name());
+    return tl::unexpected(std::move(error).value().with_hint(
+        fmt::format("agent-vm stop {}   gives its memory up first", shell_quote(vm.name()))));
+  }
+  return std::make_shared<const Suspended>(TRY(open_suspended(vm)));
+}
+
+// A saved guest knows its machine bit by bit.
+Status check_machine(const VmDirectory& vm, const SuspendedMachine& was,
+                     const SuspendedMachine& is) {
+  if (was.key == is.key) return {};
+  std::string why = "its machine is not what it was";
+  const auto differs = [&](const char* what, const std::string& then, const std::string& now) {
+    if (then != now) why = fmt::format("{} was '{}' and is '{}' now", what, then, now);
+  };
+  differs("the image", was.image_key, is.image_key);
+  differs("the accelerator", was.accelerator, is.accelerator);
+  differs("QEMU", was.qemu_build, is.qemu_build);
+  auto error = fail("the suspended VM '{}' cannot go on: {}", vm.name(), escape_line(why));
+  return tl::unexpected(std::move(error).value().with_hint(
+      fmt::format("make it as it was, or: agent-vm stop {}   gives its memory up, as if the power "
+                  "had failed; disk and workspace stay",
+                  shell_quote(vm.name()))));
+}
+
 void choose_template(PreparedStart& prepared, const std::string& image_directory, bool cold) {
-  if (cold) return;
+  if (cold || prepared.suspended) return;
   auto found = TemplateStore(image_directory).open(prepared.template_key);
   if (found) {
     prepared.warm = std::make_shared<const Template>(std::move(*found));
@@ -98,6 +128,7 @@ void choose_template(PreparedStart& prepared, const std::string& image_directory
 Result<PreparedStart> prepare_start(const VmDirectory& vm, const VmConfig& config, bool cold,
                                     const Deadline& deadline) {
   PreparedStart prepared;
+  prepared.suspended = TRY(find_suspended(vm, cold));
   const auto record = TRY(read_disk_record(vm));
   prepared.disk_exists = record.has_value();
   prepared.disk_bytes = record ? record->bytes : config.disk_bytes;
@@ -128,6 +159,11 @@ Result<PreparedStart> prepare_start(const VmDirectory& vm, const VmConfig& confi
   inputs.vm_name = vm.name();
   inputs.memory_bytes = config.memory_bytes;
   inputs.cpus = config.cpus;
+  if (prepared.suspended) {
+    inputs.memory_bytes = prepared.suspended->machine.memory_bytes;
+    inputs.cpus = prepared.suspended->machine.cpus;
+    inputs.saved_on_template = prepared.suspended->has_base();
+  }
   inputs.accelerator = prepared.accelerator;
   inputs.workspace_path = config.workspace_path;
   inputs.memory_path = fmt::format("{}/{}/{}", vm.path(), kMemoryFolder, kMemoryFile);
@@ -144,6 +180,16 @@ Result<PreparedStart> prepare_start(const VmDirectory& vm, const VmConfig& confi
   prepared.plan = TRY(make_launch_plan(inputs));
   prepared.template_key =
       template_key_of(image.key, inputs.programs, prepared.accelerator, prepared.plan);
+  prepared.machine = {.key = prepared.template_key,
+                      .image_key = image.key,
+                      .qemu_build = inputs.programs.qemu_build,
+                      .accelerator = to_string(prepared.accelerator),
+                      .memory_bytes = inputs.memory_bytes,
+                      .cpus = inputs.cpus};
+  if (prepared.suspended) {
+    TRY(check_machine(vm, prepared.suspended->machine, prepared.machine));
+    prepared.plan.wakes = true;
+  }
   choose_template(prepared, image.directory, cold);
   return prepared;
 }
@@ -173,6 +219,13 @@ Result<Fd> make_root_overlay(const VmDirectory& vm, const PreparedStart& prepare
                              const Deadline& deadline) {
   constexpr const char* kName = "root.qcow2";
   TRY(remove_tree_at(vm.fd(), kName));
+  if (prepared.suspended) {
+    // A copy: what was saved must stay as it is until the guest goes on.
+    Fd copy = TRY(open_beneath(vm.fd(), kName, O_RDWR | O_CREAT | O_EXCL, 0600));
+    TRY(remove_tree_at(vm.fd(), kName));
+    TRY(copy_file(prepared.suspended->file(suspended_files::kRoot), copy.get()));
+    return copy;
+  }
   // No backing file in its header: the chain is in the launch plan, where a guest cannot reach it.
   TRY_CONTEXT(run_checked({.argv = {"qemu-img", "create", "-q", "-f", "qcow2",
                                     vm.path() + "/" + kName, std::to_string(prepared.root_bytes)},

@@ -11,6 +11,7 @@
 #include "base/result.h"
 #include "config/vm_config.h"
 #include "image/template_store.h"
+#include "launch/suspended.h"
 #include "plan/launch_plan.h"
 #include "state/vm_directory.h"
 
@@ -32,14 +33,17 @@ struct PreparedStart {
   std::uint64_t root_bytes = 0;
   std::uint64_t disk_bytes = 0;
   bool disk_exists = false;
-  std::string template_key;              // of this image and machine
-  std::shared_ptr<const Template> warm;  // the template that is resumed; null: a boot
-  bool makes_template = false;           // the boot leaves a template for the next start
+  std::string template_key;                    // of this image and machine
+  std::shared_ptr<const Template> warm;        // the template that is resumed; null: a boot
+  bool makes_template = false;                 // the boot leaves a template for the next start
+  std::shared_ptr<const Suspended> suspended;  // the VM goes on from there, or not at all
+  SuspendedMachine machine;                    // what a suspended VM of this start would need
   // Worth a line to the user: software emulation, an image newer than the disk's.
   std::vector<std::string> notes;
 };
 
-// Reads only: starts no VM, writes nothing. `cold`: boot, even if there is a template.
+// Reads only: starts no VM, writes nothing. `cold`: boot, even if there is a template. A suspended
+// VM keeps the memory and the processors that it was suspended with.
 Result<PreparedStart> prepare_start(const VmDirectory& vm, const VmConfig& config, bool cold,
                                     const Deadline& deadline);
 
@@ -49,8 +53,8 @@ Status ensure_disk(const VmDirectory& vm, const PreparedStart& prepared, const D
 // Removes the disk; the next start makes a new one, on the newest image. The VM must not run.
 Status discard_disk(const VmDirectory& vm);
 
-// An empty overlay over the root file system, without a name: it lasts as long as it is open, that
-// is one run. What shall last is written to the VM's disk.
+// An overlay over the root file system, without a name: it lasts as long as it is open, that is one
+// run. Empty, or as a suspended VM left it. What shall last is written to the VM's disk.
 Result<Fd> make_root_overlay(const VmDirectory& vm, const PreparedStart& prepared,
                              const Deadline& deadline);
 

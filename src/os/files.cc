@@ -2,7 +2,9 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <linux/openat2.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -176,12 +178,26 @@ Status write_file_atomic(int dir, const std::string& name, std::string_view cont
 }
 
 Status copy_file(int from, int to) {
-  off_t at = 0;
-  while (true) {
-    const ssize_t copied = ::copy_file_range(from, &at, to, nullptr, 1U << 30U, 0);
-    if (copied == 0) return {};
-    if (copied < 0 && errno != EINTR) return fail_errno(errno, "cannot copy a file");
+  if (::ioctl(to, FICLONE, from) == 0) return {};
+  struct stat status {};
+  if (::fstat(from, &status) != 0 || ::ftruncate(to, status.st_size) != 0)
+    return fail_errno(errno, "cannot copy a file");
+  off_t at = ::lseek(from, 0, SEEK_DATA);
+  while (at >= 0 && at < status.st_size) {
+    off_t end = ::lseek(from, at, SEEK_HOLE);
+    if (end < 0) end = status.st_size;
+    off_t into = at;
+    while (at < end) {
+      const auto copied =
+          ::copy_file_range(from, &at, to, &into, static_cast<std::size_t>(end - at), 0);
+      if (copied < 0 && errno != EINTR) return fail_errno(errno, "cannot copy a file");
+      if (copied == 0) return {};  // it is shorter than it was
+    }
+    at = ::lseek(from, at, SEEK_DATA);
   }
+  // ENXIO: no data from there to the end.
+  if (at < 0 && errno != ENXIO) return fail_errno(errno, "cannot copy a file");
+  return {};
 }
 
 Result<Fd> reopen(int fd, int flags) {

@@ -39,7 +39,8 @@ Status write_file_atomic(int dir, const std::string& name, std::string_view cont
 // Writes everything, retrying short writes.
 Status write_all(int fd, std::string_view content);
 
-// Appends all of `from`, wherever its offset is, to the empty file `to`.
+// Makes the empty file `to` what `from` is, wherever its offset is. Shares the blocks where the
+// file system can; holes stay holes.
 Status copy_file(int from, int to);
 
 // A description of its own of an open file: with an offset that nobody shares.

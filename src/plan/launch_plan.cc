@@ -251,10 +251,14 @@ Result<LaunchPlan> make_launch_plan(const PlanInputs& inputs) {
   plan.memory_bytes = inputs.memory_bytes;
   plan.qemu = plan_qemu(inputs, QemuStart::kBoot);
   plan.resumed_qemu = plan_qemu(inputs, QemuStart::kResume);
+  plan.woken_qemu = plan_qemu(inputs, QemuStart::kWake);
   return plan;
 }
 
 json to_json(const LaunchPlan& plan) {
+  const PlannedChild& qemu = plan.wakes  ? plan.woken_qemu
+                             : plan.warm ? plan.resumed_qemu
+                                         : plan.qemu;
   return {
       {"vm_name", plan.vm_name},
       {"listen",
@@ -263,9 +267,7 @@ json to_json(const LaunchPlan& plan) {
       {"user_namespace",
        {{"uids", ids_to_json(plan.ids.uids)}, {"gids", ids_to_json(plan.ids.gids)}}},
       {"pid_namespace", "one for all children; its init ends with the supervisor"},
-      {"children",
-       {child_to_json(plan.virtiofsd), child_to_json(plan.relay),
-        child_to_json(plan.warm ? plan.resumed_qemu : plan.qemu)}},
+      {"children", {child_to_json(plan.virtiofsd), child_to_json(plan.relay), child_to_json(qemu)}},
       // Only while the network is not off.
       {"egress",
        {child_to_json(plan.egress.resolver), child_to_json(plan.egress.uplink),

@@ -91,12 +91,13 @@ struct PlanInputs {
   std::uint64_t memory_bytes = 0;
   unsigned cpus = 0;
   Accelerator accelerator = Accelerator::kTcg;
-  std::string workspace_path;    // absolute
-  std::string memory_path;       // absolute: the file that is the guest's memory
-  std::string kernel_path;       // absolute, of the image
-  std::string initramfs_path;    // absolute, of the image
-  std::string kernel_arguments;  // the image's own: how to find its root
-  std::string bind_address;      // numeric
+  std::string workspace_path;      // absolute
+  std::string memory_path;         // absolute: the file that is the guest's memory
+  std::string kernel_path;         // absolute, of the image
+  std::string initramfs_path;      // absolute, of the image
+  std::string kernel_arguments;    // the image's own: how to find its root
+  bool saved_on_template = false;  // a suspended VM that lies on a template's overlay
+  std::string bind_address;        // numeric
   std::uint16_t ssh_port = 0;
   std::uint16_t mcp_port = 0;
   HostPrograms programs;
@@ -111,12 +112,14 @@ struct LaunchPlan {
   std::uint16_t mcp_port = 0;
   std::string mac_address;  // of the guest, once it has its identity
   std::uint64_t memory_bytes = 0;
-  bool warm = false;  // a template is resumed; `qemu` is what is started when that fails
+  bool warm = false;   // a template is resumed; `qemu` is what is started when that fails
+  bool wakes = false;  // a suspended guest goes on, in `woken_qemu` and in nothing else
   IdMap ids;
   PlannedChild virtiofsd;
   PlannedChild relay;
   PlannedChild qemu;          // boots the image
   PlannedChild resumed_qemu;  // takes a template's state over, on the same machine
+  PlannedChild woken_qemu;    // takes the state of a suspended VM over
   EgressPlan egress;
 };
 
@@ -125,6 +128,9 @@ struct LaunchPlan {
 Result<LaunchPlan> make_launch_plan(const PlanInputs& inputs);
 
 nlohmann::json to_json(const LaunchPlan& plan);
+
+// The VM's own disk, as it is plugged into kDiskPort.
+nlohmann::json disk_device();
 
 // Locally administered, the same for the same name.
 std::string mac_address_for(const std::string& vm_name);

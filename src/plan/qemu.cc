@@ -82,15 +82,33 @@ ordered file_node(int set, bool writable) {
   return node;
 }
 
-void add_disks(Arguments& arguments, QemuStart start) {
+// On which layers the machine's root lies, and whether it has its disk from the beginning.
+struct Shape {
+  bool incoming;  // it takes a saved state over
+  bool layer;     // a template's overlay is below the run's
+  bool disk;      // plugged in already when the state was saved
+};
+
+Shape shape_of(QemuStart start, const PlanInputs& inputs) {
+  switch (start) {
+    case QemuStart::kBoot:
+      return {.incoming = false, .layer = false, .disk = false};
+    case QemuStart::kResume:
+      return {.incoming = true, .layer = true, .disk = false};
+    case QemuStart::kWake:
+      return {.incoming = true, .layer = inputs.saved_on_template, .disk = true};
+  }
+  return {};
+}
+
+void add_disks(Arguments& arguments, const Shape& shape) {
   // Every chain is pinned here, node by node with its format: what a header says about a backing
   // file is never followed (S27).
   const auto add_file = [&](int descriptor, int set) {
     add(arguments, {"-add-fd", fmt::format("fd={},set={}", descriptor, set)});
   };
-  const bool resume = start == QemuStart::kResume;
   add_file(kImageFd, 1);
-  if (resume) add_file(kTemplateRootFd, 2);
+  if (shape.layer) add_file(kTemplateRootFd, 2);
   add_file(kRootFd, 3);
   add_file(kDiskFd, 4);
   add_json(arguments, "-blockdev",
@@ -98,7 +116,7 @@ void add_disks(Arguments& arguments, QemuStart start) {
             {"driver", "raw"},
             {"read-only", true},
             {"file", file_node(1, false)}});
-  if (resume) {
+  if (shape.layer) {
     add_json(arguments, "-blockdev",
              {{"node-name", "template"},
               {"driver", "qcow2"},
@@ -110,7 +128,7 @@ void add_disks(Arguments& arguments, QemuStart start) {
            {{"node-name", "root"},
             {"driver", "qcow2"},
             {"discard", "unmap"},
-            {"backing", resume ? "template" : "image"},
+            {"backing", shape.layer ? "template" : "image"},
             {"file", file_node(3, true)}});
   // Plugged in at the identity step. Raw: no byte of it means anything to QEMU.
   add_json(arguments, "-blockdev",
@@ -210,19 +228,32 @@ Jail plan_jail(const PlanInputs& inputs) {
 
 }  // namespace
 
+nlohmann::json disk_device() {
+  return {{"driver", "virtio-blk-pci"},
+          {"id", "disk0"},
+          {"drive", kDiskNode},
+          {"serial", kDiskSerial},
+          {"bus", kDiskPort},
+          // A full host disk pauses the VM instead of corrupting its file system (F10).
+          {"werror", "stop"},
+          {"rerror", "report"}};
+}
+
 PlannedChild plan_qemu(const PlanInputs& inputs, QemuStart start) {
   PlannedChild child;
   child.name = "qemu";
   // -S: the supervisor looks at the machine before its first instruction runs.
+  const Shape shape = shape_of(start, inputs);
   child.argv = {inputs.programs.qemu, "-nodefaults", "-no-user-config", "-display", "none", "-S"};
-  if (start == QemuStart::kResume) add(child.argv, {"-incoming", "defer"});
+  if (shape.incoming) add(child.argv, {"-incoming", "defer"});
   add_machine(child.argv, inputs);
   add_boot(child.argv, inputs);
-  add_disks(child.argv, start);
+  add_disks(child.argv, shape);
   add_network(child.argv);
   add_console_and_agent(child.argv);
   add_entropy(child.argv);
   add_ports(child.argv);
+  if (shape.disk) add(child.argv, {"-device", disk_device().dump()});
   add_monitor(child.argv);
   add_sandbox(child.argv);
   child.environment = {"PATH=/usr/bin", "LANG=C"};
@@ -235,8 +266,7 @@ PlannedChild plan_qemu(const PlanInputs& inputs, QemuStart start) {
                        {DescriptorUse::kRoot, kRootFd},
                        {DescriptorUse::kImage, kImageFd},
                        {DescriptorUse::kDisk, kDiskFd}};
-  if (start == QemuStart::kResume)
-    child.descriptors.push_back({DescriptorUse::kTemplateRoot, kTemplateRootFd});
+  if (shape.layer) child.descriptors.push_back({DescriptorUse::kTemplateRoot, kTemplateRootFd});
   child.jail = plan_jail(inputs);
   return child;
 }

@@ -8,6 +8,7 @@ namespace agent_vm {
 enum class QemuStart {
   kBoot,    // the image's kernel, from its first instruction
   kResume,  // waits for a template's state
+  kWake,    // waits for the state of a suspended VM
 };
 
 // The machine is the same either way, and for all VMs of one size: a template fits them all.

@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "confine/jail.h"
+#include "confine/user_namespace.h"
 
 namespace agent_vm {
 
@@ -53,6 +54,29 @@ Task<void> SupervisedChild::watch(asio::io_context& io, std::shared_ptr<Supervis
 
 void SupervisedChild::kill() {
   if (running()) static_cast<void>(child_.signal(SIGKILL));
+}
+
+Task<Result<Child::Exit>> run_helper(asio::io_context& io, std::vector<std::string> argv,
+                                     Deadline deadline) {
+  SpawnSpec spec;
+  spec.argv = std::move(argv);
+  spec.environment = host_environment();
+  spec.working_directory = "/";
+  // This process has its powers without being root, and an exec would take them.
+  spec.in_child = [] { return become_in_namespace(kGuestRoot); };
+  CO_TRY(Child child, spawn(spec));
+  std::string name = spec.argv[0];
+  const std::shared_ptr<SupervisedChild> self(
+      new SupervisedChild(std::move(name), std::move(child)));
+  std::function<void(Child::Exit)> nobody;
+  start_detached(io, SupervisedChild::watch(io, self, std::move(nobody)));
+  if (!co_await self->wait(deadline)) {
+    self->kill();
+    co_await self->wait(Deadline::in(std::chrono::seconds(5)));
+    CO_FAIL(ErrorKind::kTimeout, "{} did not end in time", self->name());
+  }
+  Child::Exit exit = self->exit().value_or(Child::Exit{});
+  co_return exit;
 }
 
 Result<Child> start_namespace_init(Fd& lifeline) {

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "os/async.h"
 #include "os/spawn.h"
@@ -33,6 +34,8 @@ class SupervisedChild {
   Task<bool> wait(Deadline deadline) { return ended_.wait(deadline); }
 
  private:
+  friend Task<Result<Child::Exit>> run_helper(asio::io_context& io, std::vector<std::string> argv,
+                                              Deadline deadline);
   SupervisedChild(std::string name, Child child)
       : name_(std::move(name)), pid_(child.pid()), child_(std::move(child)) {}
   static Task<void> watch(asio::io_context& io, std::shared_ptr<SupervisedChild> self,
@@ -44,6 +47,11 @@ class SupervisedChild {
   std::optional<Child::Exit> exit_;
   Event ended_;
 };
+
+// Runs a program of the host's to its end, without a jail, with what this process may do to files of
+// the guest's ids: as the namespace's root. Killed at the deadline.
+Task<Result<Child::Exit>> run_helper(asio::io_context& io, std::vector<std::string> argv,
+                                     Deadline deadline);
 
 // Process 1 of the VM's pid namespace. It does nothing but reap; when it ends, and it ends when
 // this process does, however that happens, the kernel kills everything in the namespace (F1). Call

@@ -20,6 +20,7 @@ namespace {
 constexpr milliseconds kDefaultGrace{20'000};
 constexpr milliseconds kDefaultStatusPatience{5'000};
 constexpr milliseconds kDefaultGuestPatience{30'000};
+constexpr milliseconds kDefaultSuspendPatience{120'000};
 }  // namespace
 
 Result<std::unique_ptr<ControlServer>> ControlServer::listen(asio::io_context& io, int vm_directory,
@@ -95,6 +96,19 @@ Task<Result<json>> ControlServer::answer(json request) {
   if (name == "reload_mcp") {
     co_return co_await supervisor_.reload_mcp(
         Deadline::in(duration("patience_ms", kDefaultGuestPatience)));
+  }
+  if (name == "suspend") {
+    const bool force = request.value("force", json()) == true;
+    CO_TRY(json outcome,
+           co_await supervisor_.suspend(
+               force, Deadline::in(duration("patience_ms", kDefaultSuspendPatience))));
+    co_await supervisor_.torn_down().wait(Deadline::in(std::chrono::seconds(20)));
+    co_return outcome;
+  }
+  if (name == "fork") {
+    const bool force = request.value("force", json()) == true;
+    co_return co_await supervisor_.fork(
+        force, Deadline::in(duration("patience_ms", kDefaultSuspendPatience)));
   }
   if (name == "stop") {
     // Any number may ask; one stop is made, and all get its outcome.

@@ -78,12 +78,15 @@ void Machine::on_event(const std::shared_ptr<Machine>& self, const std::string& 
     self->migration_ = text("status");
     const bool over = self->migration_ == "completed" || self->migration_ == "failed";
     if (over && self->migrated_) self->migrated_->set();
+  } else if (name == "DEVICE_DELETED" && self->unplugged_ && text("device") == self->unplugging_) {
+    self->unplugged_->set();
   }
   self->handlers_.on_event(name, data);
 }
 
 Task<void> Machine::on_end(std::shared_ptr<Machine> self, Child::Exit exit) {
   if (self->migrated_) self->migrated_->set();
+  if (self->unplugged_) self->unplugged_->set();
   // The guest's last words may still be in the socket.
   co_await self->console_ended_.wait(Deadline::in(milliseconds(500)));
   if (!self->abandoned_) self->handlers_.on_end(exit);
@@ -135,6 +138,17 @@ Task<Status> Machine::save_devices(int file, Deadline deadline) {
 
 Task<Status> Machine::load_devices(int file, Deadline deadline) {
   co_return co_await migrate("migrate-incoming", "template", file, deadline);
+}
+
+Task<Status> Machine::unplug(std::string id, Deadline deadline) {
+  unplugged_ = std::make_shared<Event>();
+  const auto unplugged = unplugged_;
+  unplugging_ = id;
+  json device = {{"id", id}};
+  CO_TRY(const json asked, co_await qmp_->execute("device_del", std::move(device), deadline));
+  if (!co_await unplugged->wait(deadline))
+    CO_FAIL(ErrorKind::kTimeout, "the guest did not give up the device '{}' in time", id);
+  co_return Status();
 }
 
 Task<void> Machine::abandon() {

@@ -49,6 +49,9 @@ class Machine {
   // Takes that over, in a machine that was started for it and whose memory has been filled.
   Task<Status> load_devices(int file, Deadline deadline);
 
+  // Takes a device away, with the guest's consent.
+  Task<Status> unplug(std::string id, Deadline deadline);
+
   // Kills QEMU; nobody hears of it.
   Task<void> abandon();
   void close_channels();
@@ -70,7 +73,9 @@ class Machine {
   Event agent_open_;
   Event console_ended_;
   std::shared_ptr<Event> migrated_;
-  std::string migration_;  // the last status that QEMU told
+  std::shared_ptr<Event> unplugged_;
+  std::string unplugging_;  // the device that is being taken away
+  std::string migration_;   // the last status that QEMU told
   std::string shutdown_reason_;
   bool abandoned_ = false;
 };

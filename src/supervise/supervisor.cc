@@ -23,6 +23,7 @@
 #include "supervise/guest_memory.h"
 #include "supervise/guest_status.h"
 #include "supervise/identity_document.h"
+#include "supervise/identity_program.h"
 #include "supervise/mcp_reload.h"
 #include "supervise/share.h"
 #include "supervise/template.h"
@@ -48,23 +49,6 @@ constexpr std::uint64_t kRoom = 64U << 20U;
 Error boot_timeout(std::vector<std::string> console) {
   return Error(ErrorKind::kTimeout, "the guest did not boot in time: its agent never answered")
       .with_evidence(std::move(console));
-}
-
-// The steps that the guest's identity program reports, or the error that it reports.
-Result<json> read_identity_report(const Result<GuestCommandResult>& done) {
-  if (!done) return tl::unexpected(Error(done.error()).within("the identity step"));
-  const json report = json::parse(done->out, nullptr, false);
-  if (report.is_object() && report.value("ok", false)) return report.value("steps", json::array());
-  std::vector<std::string> evidence = split_lines(done->error);
-  std::string what = "it printed nothing that makes sense";
-  if (report.is_object()) {
-    what = fmt::format("{}: {}", report.value("failed_step", "?"), report.value("error", "?"));
-    for (const auto& line : report.value("evidence", json::array())) {
-      if (line.is_string()) evidence.push_back(line.get<std::string>());
-    }
-  }
-  Error error(ErrorKind::kFailed, fmt::format("the identity step failed in the guest: {}", what));
-  return tl::unexpected(std::move(error).with_evidence(std::move(evidence)));
 }
 
 Status check_health(const Result<HttpAnswer>& answer) {
@@ -134,7 +118,10 @@ Status Supervisor::start_helpers() {
   activity_writer_ = std::move(activity.theirs);
   start_detached(io_, follow_activity(std::move(activity.ours)));
   TRY(start_relay());
+  return start_share();
+}
 
+Status Supervisor::start_share() {
   const Fd words = TRY(log_channel(io_, virtiofsd_log_));
   ShareSocket share = TRY(make_share_socket(vm_.fd()));
   share_connection_ = std::move(share.connected);
@@ -153,6 +140,8 @@ Status Supervisor::start_machine(const PlannedChild& plan, const Deadline& deadl
                         {DescriptorUse::kImage, image_.get()},
                         {DescriptorUse::kDisk, disk_.get()}};
   if (prepared_.warm) files[DescriptorUse::kTemplateRoot] = prepared_.warm->root.get();
+  if (prepared_.suspended && prepared_.suspended->has_base())
+    files[DescriptorUse::kTemplateRoot] = prepared_.suspended->file(suspended_files::kBase);
   machine_ = TRY(Machine::start(
       io_, plan, std::move(files), {console_, qemu_log_},
       {[this](Child::Exit exit) { on_qemu_end(exit); },
@@ -182,6 +171,7 @@ Status Supervisor::start_relay() {
 }
 
 Task<void> Supervisor::on_virtiofsd_end(Child::Exit exit) {
+  if (share_is_out_) co_return;
   // It ends by itself when QEMU closes the connection, and is often seen to end first: then QEMU's
   // end, a moment later, is the cause.
   if (exit.code == 0) co_await ended_.wait(Deadline::in(seconds(1)));
@@ -255,7 +245,9 @@ Task<void> Supervisor::go_on_when_there_is_room() {
 }
 
 Task<Status> Supervisor::bring_up_guest(Deadline deadline, const Progress& progress) {
-  bool boots = !prepared_.warm;
+  bool boots = !prepared_.warm && !prepared_.suspended;
+  // There is no other road: a boot would give up what is saved.
+  if (prepared_.suspended) CO_CHECK(co_await wake_guest(deadline));
   if (prepared_.warm) {
     const Status resumed = co_await resume_guest(deadline.sooner(kResumePatience));
     if (ended_.is_set()) co_return tl::unexpected(why_ended());
@@ -298,6 +290,25 @@ Task<Status> Supervisor::resume_guest(Deadline deadline) {
   co_return Status();
 }
 
+Task<Status> Supervisor::wake_guest(Deadline deadline) {
+  const Suspended& from = *prepared_.suspended;
+  CO_CHECK(start_machine(prepared_.plan.woken_qemu, deadline));
+  CO_CHECK(unpack_memory(from.file(suspended_files::kPages), from.file(suspended_files::kMap),
+                         memory_.get(), prepared_.plan.memory_bytes));
+  phase("memory");
+  CO_CHECK(co_await machine_->connect(deadline));
+  CO_TRY(const Fd devices, reopen(from.file(suspended_files::kDevices), O_RDONLY));
+  CO_CHECK(co_await machine_->load_devices(devices.get(), deadline));
+  phase("devices");
+  // The guest's next instruction may change its disk, which the saved guest would not know of.
+  CO_CHECK(discard_suspended(vm_));
+  CO_CHECK(co_await machine_->run_processors(deadline));
+  CO_CHECK(co_await machine_->agent().synchronise(deadline));
+  machine_->agent_open().set();
+  phase("guest agent");
+  co_return Status();
+}
+
 Task<Status> Supervisor::boot_guest(Deadline deadline, const Progress& progress) {
   progress("boot", "the guest boots");
   CO_CHECK(start_machine(prepared_.plan.qemu, deadline));
@@ -327,7 +338,10 @@ Task<Status> Supervisor::await_guest(Deadline deadline, const Progress& progress
 
 Task<void> Supervisor::leave_template(Deadline deadline, const Progress& progress) {
   progress("template", "keeping the booted guest as a template for the next start");
-  const auto left = co_await save_template(*machine_, template_source(), deadline);
+  TemplateSource source{.image_directory = prepared_.image_directory,
+                        .key = prepared_.template_key,
+                        .storage = storage()};
+  const auto left = co_await save_template(*machine_, std::move(source), deadline);
   if (!left) {
     log::warn("no template was made: {}", left.error().message());
     if (!ended_.is_set())
@@ -336,12 +350,9 @@ Task<void> Supervisor::leave_template(Deadline deadline, const Progress& progres
   phase("template");
 }
 
-TemplateSource Supervisor::template_source() const {
-  return {.image_directory = prepared_.image_directory,
-          .key = prepared_.template_key,
-          .memory = memory_.get(),
-          .memory_bytes = prepared_.plan.memory_bytes,
-          .root = root_.get()};
+MachineStorage Supervisor::storage() const {
+  return {
+      .memory = memory_.get(), .memory_bytes = prepared_.plan.memory_bytes, .root = root_.get()};
 }
 
 Task<Status> Supervisor::plug_share(Deadline deadline) {
@@ -366,27 +377,20 @@ Task<Status> Supervisor::plug_share(Deadline deadline) {
 }
 
 Task<Status> Supervisor::plug_disk(Deadline deadline) {
-  json device = {{"driver", "virtio-blk-pci"},
-                 {"id", "disk0"},
-                 {"drive", kDiskNode},
-                 {"serial", kDiskSerial},
-                 {"bus", kDiskPort},
-                 // A full host disk pauses the VM instead of corrupting its file system (F10).
-                 {"werror", "stop"},
-                 {"rerror", "report"}};
+  json device = disk_device();
   CO_TRY(const json plugged,
          co_await machine_->qmp().execute("device_add", std::move(device), deadline));
   phase("devices plugged");
   co_return Status();
 }
 
-Task<Status> Supervisor::give_identity(Deadline deadline) {
+Task<Status> Supervisor::give_identity(std::string mode, Deadline deadline) {
   CO_TRY(const json document, make_identity_document(vm_, config_, prepared_.plan.mac_address));
-  std::vector<std::string> no_arguments;
+  std::vector<std::string> arguments;
+  if (!mode.empty()) arguments.push_back(std::move(mode));
   std::string input = document.dump();
-  const auto done = co_await machine_->agent().run(
-      "/usr/lib/agent-vm/agent-vm-identity", std::move(no_arguments), std::move(input), deadline);
-  CO_TRY(identity_steps_, read_identity_report(done));
+  CO_TRY(identity_steps_, co_await run_identity_program(machine_->agent(), std::move(arguments),
+                                                        std::move(input), deadline));
   log::info("identity: {}", dump(identity_steps_));
   phase("identity");
   co_return Status();
@@ -424,10 +428,16 @@ Task<Status> Supervisor::go(Deadline deadline, const Progress& progress) {
   // Beside the guest, which does not wait for it.
   CO_CHECK(egress_.apply(config_.network));
   CO_CHECK(co_await bring_up_guest(deadline, progress));
-  progress(kIdentityStep, "giving the guest its identity");
+  // The login that begins at this step would be one of those that a woken guest ends first.
+  if (prepared_.suspended)
+    progress("wake", "the guest goes on");
+  else
+    progress(kIdentityStep, "giving the guest its identity");
   CO_CHECK(co_await plug_share(deadline));
-  CO_CHECK(co_await plug_disk(deadline));
-  CO_CHECK(co_await give_identity(deadline));
+  if (!prepared_.suspended) CO_CHECK(co_await plug_disk(deadline));
+  std::string mode;
+  if (prepared_.suspended) mode = prepared_.suspended->machine.is_other ? "--become" : "--wake";
+  CO_CHECK(co_await give_identity(std::move(mode), deadline));
   progress("mcp", "asking the MCP endpoint");
   CO_CHECK(co_await confirm_endpoint(deadline));
   co_return Status();
@@ -562,6 +572,7 @@ Task<json> Supervisor::status(Deadline deadline, bool with_guest) {
   };
   const char* state = state_ == State::kStarting   ? "starting"
                       : state_ == State::kStopping ? "stopping"
+                      : state_ == State::kResting  ? "suspending"
                       : paused_                    ? "paused"
                                                    : "running";
   json status = {{"state", state},

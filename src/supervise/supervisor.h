@@ -66,28 +66,47 @@ class Supervisor {
   // Where the time of the guest's boot went; see supervise/boot_profile.h.
   Task<Result<nlohmann::json>> boot_profile(Deadline deadline);
 
+  // Saves the VM on the disk and ends it. `force`: processes of the guest that have files of the
+  // workspace open lose them, instead of being a reason not to. On an error the VM goes on.
+  Task<Result<nlohmann::json>> suspend(bool force, Deadline deadline);
+
+  // Leaves all that makes another VM of this one in `kForkFolder` of the VM's directory: the saved
+  // guest, the disk, the workspace. The VM goes on, also on an error. Says for how long it stood.
+  Task<Result<nlohmann::json>> fork(bool force, Deadline deadline);
+
   // Gives the gateway in the guest the MCP servers that config.json names now.
   Task<Result<nlohmann::json>> reload_mcp(Deadline deadline);
 
  private:
-  enum class State { kStarting, kRunning, kStopping };
+  enum class State { kStarting, kRunning, kResting, kStopping };
 
   Status prepare_host();
   Status open_logs();
   Status start_helpers();
+  Status start_share();
   Status start_relay();
   Status start_machine(const PlannedChild& plan, const Deadline& deadline);
-  // The two roads to a guest whose agent answers.
+  // The roads to a guest whose agent answers.
   Task<Status> bring_up_guest(Deadline deadline, const Progress& progress);
   Task<Status> resume_guest(Deadline deadline);
+  Task<Status> wake_guest(Deadline deadline);
   Task<Status> boot_guest(Deadline deadline, const Progress& progress);
   Task<Status> await_guest(Deadline deadline, const Progress& progress);
   // Leaves the booted guest as a template for the next start. Whatever goes wrong, this VM goes on.
   Task<void> leave_template(Deadline deadline, const Progress& progress);
-  TemplateSource template_source() const;
+  MachineStorage storage() const;
   Task<Status> plug_share(Deadline deadline);
   Task<Status> plug_disk(Deadline deadline);
-  Task<Status> give_identity(Deadline deadline);
+  // `mode`: of agent-vm-identity, or empty.
+  Task<Status> give_identity(std::string mode, Deadline deadline);
+  // suspend.cc: the guest lets the share go, and takes it up again.
+  Task<Status> rest(bool force, Deadline deadline);
+  Task<Status> unplug_share(Deadline deadline);
+  Task<Status> write_suspended(SuspendedDraft& draft, Deadline deadline);
+  Task<Status> save(Deadline deadline);
+  Task<Status> copy_all(int folder, SuspendedDraft& draft, Deadline deadline);
+  Task<Status> copy_workspace(Deadline deadline);
+  Task<Status> go_on(Deadline deadline);
   Task<Status> confirm_endpoint(Deadline deadline);
   // Tells a resumed guest's journal that this is another boot than the template's.
   Task<void> renew_journal();
@@ -138,6 +157,8 @@ class Supervisor {
   std::shared_ptr<CappedLog> relay_log_;
   Fd activity_writer_;
   std::shared_ptr<SupervisedChild> virtiofsd_;
+  std::chrono::milliseconds stood_{0};  // the processors, during the last fork
+  bool share_is_out_ = false;           // unplugged, and virtiofsd ends for that reason
   std::shared_ptr<SupervisedChild> relay_;
   std::shared_ptr<Machine> machine_;
   Egress egress_{io_, vm_, prepared_.plan, gateway_};

@@ -2,9 +2,7 @@
 
 #include "base/log.h"
 #include "base/text.h"
-#include "image/memory_pages.h"
 #include "image/template_store.h"
-#include "os/files.h"
 
 namespace agent_vm {
 namespace {
@@ -24,14 +22,13 @@ Task<Status> settle(Machine& machine, Deadline deadline) {
 Task<Status> write_down(Machine& machine, const TemplateSource& source, const TemplateDraft& draft,
                         Deadline deadline) {
   CO_TRY(const Fd devices, draft.create(template_files::kDevices));
-  CO_CHECK(co_await machine.save_devices(devices.get(), deadline));
   CO_TRY(const Fd pages, draft.create(template_files::kPages));
   CO_TRY(const Fd map, draft.create(template_files::kMap));
-  CO_TRY(const auto packed,
-         pack_memory(source.memory, source.memory_bytes, pages.get(), map.get()));
-  log::info("the template has {} of memory", format_size(packed));
   CO_TRY(const Fd root, draft.create(template_files::kRoot));
-  CO_CHECK(copy_file(source.root, root.get()));
+  const MachineFiles into{
+      .devices = devices.get(), .pages = pages.get(), .map = map.get(), .root = root.get()};
+  CO_TRY(const auto packed, co_await write_machine(machine, source.storage, into, deadline));
+  log::info("the template has {} of memory", format_size(packed));
   co_return Status();
 }
 

@@ -2,19 +2,16 @@
 // and written down; then it goes on and becomes the VM that it was booted for.
 #pragma once
 
-#include <cstdint>
 #include <string>
 
-#include "supervise/machine.h"
+#include "supervise/saved_machine.h"
 
 namespace agent_vm {
 
 struct TemplateSource {
   std::string image_directory;
   std::string key;
-  int memory;  // the guest's, as a file
-  std::uint64_t memory_bytes;
-  int root;  // the run's overlay over the root file system
+  MachineStorage storage;
 };
 
 // Success as well when somebody else is making the same template at this moment. On an error the

@@ -1,4 +1,4 @@
-#include "cli/remove_tree.h"
+#include "launch/remove_tree.h"
 
 #include <unistd.h>
 

@@ -1,0 +1,179 @@
+// fork: other VMs of a running one, that are not the same.
+#include <csignal>
+#include <filesystem>
+#include <set>
+
+#include "base/text.h"
+#include "support/mcp.h"
+#include "support/repository.h"
+#include "vm/suites.h"
+
+namespace agent_vm::test {
+namespace fs = std::filesystem;
+namespace {
+
+using std::chrono::seconds;
+using testing::HasSubstr;
+
+class ForkTest : public RunningVmTest {
+ protected:
+  void SetUp() override {
+    RunningVmTest::SetUp();
+    vm().close_ssh();
+  }
+  void TearDown() override {
+    for (const auto& name : forks_) vm().agent({"destroy", "--purge", "--yes", name});
+  }
+  Ran fork(const std::string& name, const std::vector<std::string>& more = {}) {
+    forks_.push_back(name);
+    std::vector<std::string> arguments{"fork", vm().name(), "--name", name, "--json"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return vm().agent(arguments);
+  }
+  static Ran in(const std::string& name, const std::string& script) {
+    return vm().agent({"exec", name, "--", "sh", "-c", script});
+  }
+  static std::string says(const std::string& name, const std::string& script) {
+    const Ran ran = in(name, script);
+    EXPECT_TRUE(ran.ok()) << ran.describe();
+    return std::string(trim(ran.out));
+  }
+  static std::string of_state(const std::string& path) { return vm().state() + "/" + path; }
+  static std::vector<std::string> left() {
+    std::vector<std::string> names;
+    for (const auto& entry : fs::directory_iterator(vm().state()))
+      names.push_back(entry.path().filename().string());
+    return names;
+  }
+
+  std::vector<std::string> forks_;
+};
+
+TEST_F(ForkTest, Identity_AForkIsTheSameGuestAndAnotherVm) {
+  vm().guest_says(
+      "mkdir -p /tmp/c && cd /tmp/c && rm -f ask say && mkfifo ask say && "
+      "(setsid sh -c 'n=0; while read x < ask; do n=$((n+1)); echo $n > say; done' "
+      ">/dev/null 2>&1 < /dev/null &)");
+  const std::string count = "cd /tmp/c && echo x > ask && timeout 20 cat say";
+  EXPECT_EQ(vm().guest_says(count), "1");
+  vm().guest_says("echo disk > ~/d; echo share > /workspace/w");
+  vm().close_ssh();
+  const Ran forked = fork("twin");
+  ASSERT_TRUE(forked.ok()) << forked.describe();
+
+  // The same guest: its process remembers, its disk and its workspace are there.
+  EXPECT_EQ(says("twin", count), "2");
+  EXPECT_EQ(says("twin", "cat ~/d /workspace/w"), "disk\nshare");
+  // And the source runs on.
+  EXPECT_EQ(says(vm().name(), count), "2");
+  EXPECT_EQ(says(vm().name(), count), "3");
+  EXPECT_TRUE(vm().agent({"status", vm().name()}).ok());
+  EXPECT_TRUE(vm().agent({"status", "twin"}).ok());
+
+  // Another VM in all that names or admits one.
+  const std::string script =
+      "cat /proc/sys/kernel/random/boot_id; cat /etc/machine-id; hostname; "
+      "cat /etc/ssh/ssh_host_ed25519_key.pub; cat /sys/class/net/eth0/address; "
+      "cat /etc/ssh/authorized_keys; cat /etc/agent-vm/mcp-token; md5sum < /etc/agent-vm/ca.crt; "
+      "head -c 16 /dev/urandom | md5sum; cat /proc/sys/kernel/random/uuid; date +%Y";
+  const auto one = split_lines(says(vm().name(), script));
+  const auto two = split_lines(says("twin", script));
+  ASSERT_EQ(one.size(), two.size());
+  ASSERT_EQ(one.size(), 11U);
+  for (std::size_t i = 0; i + 1 < one.size(); ++i) EXPECT_NE(one[i], two[i]) << i;
+  EXPECT_EQ(one.back(), two.back()) << "the control: the same script, line by line";
+  const std::string token(trim(read_text(of_state("twin/mcp_token"))));
+  const auto config = nlohmann::json::parse(read_text(of_state("twin/config.json")));
+  const auto port = config["port"].get<std::uint16_t>();
+  EXPECT_THAT(McpClient(port, token).call("exec", {{"command", "hostname"}}), HasSubstr("twin"));
+  const std::string health = "{}";
+  EXPECT_EQ(
+      http_request(port, "POST", "/mcp", {"Authorization: Bearer " + vm().token()}, health).status,
+      401);
+
+  // Neither writes into the other's workspace or disk, now or after a boot.
+  says("twin", "echo twin > /workspace/w; echo twin > ~/d; sync");
+  EXPECT_EQ(says(vm().name(), "cat ~/d /workspace/w"), "disk\nshare");
+  EXPECT_EQ(read_text(of_state("twin/workspace/w")), "twin\n");
+  EXPECT_EQ(says("twin", "stat -c %U /workspace /workspace/w /workspace/README.md"),
+            "dev\ndev\ndev");
+  ASSERT_TRUE(vm().agent({"restart", "twin"}).ok());
+  EXPECT_EQ(says("twin", "cat ~/d; ls /tmp/c 2>/dev/null || echo gone"), "twin\ngone");
+}
+
+TEST_F(ForkTest, ManyOfOneAndNothingIsLeft) {
+  vm().guest_says("echo many > /dev/shm/m");
+  vm().root_says("echo root > /workspace/of-root");
+  vm().close_ssh();
+  const Ran forked = fork("many", {"--count", "2"});
+  forks_ = {"many-1", "many-2"};
+  ASSERT_TRUE(forked.ok()) << forked.describe();
+  std::set<std::string> ids;
+  for (const auto& name : {std::string("many-1"), std::string("many-2"), vm().name()}) {
+    EXPECT_EQ(says(name, "cat /dev/shm/m"), "many") << name;
+    ids.insert(says(name, "cat /etc/machine-id"));
+    EXPECT_EQ(says(name, "cd /workspace; stat -c %U of-root README.md; git status --short"),
+              "root\ndev\n?? of-root")
+        << name;
+  }
+  EXPECT_EQ(ids.size(), 3U);
+  EXPECT_FALSE(fs::exists(vm().directory() + "/fork.new"));
+  EXPECT_FALSE(fs::exists(of_state("many-1/suspended")));
+}
+
+TEST_F(ForkTest, F9_AForkThatFailsLeavesTheSourceRunningAndNothingElse) {
+  vm().guest_says(
+      "echo here > /dev/shm/m; (setsid sleep 1000 > /workspace/open 2>&1 < /dev/null &)");
+  vm().close_ssh();
+  const auto before = left();
+  const auto well = [&] {
+    EXPECT_EQ(left(), before);
+    EXPECT_FALSE(fs::exists(vm().directory() + "/fork.new"));
+    EXPECT_EQ(says(vm().name(), "cat /dev/shm/m; ls /workspace/open"), "here\n/workspace/open");
+    EXPECT_TRUE(vm().agent({"status", vm().name()}).ok());
+  };
+  const Ran refused = fork("busy");
+  EXPECT_FALSE(refused.ok());
+  EXPECT_THAT(refused.out, HasSubstr("sleep 1000")) << refused.describe();
+  well();
+  says(vm().name(), "pkill -x sleep; true");
+  EXPECT_THAT(fork(vm().name()).out, HasSubstr("already exists"));
+  forks_.clear();
+  well();
+  // No room: a file system of a few MiB in the place where the copy would be made.
+  if (::geteuid() == 0) {
+    const std::string full = vm().directory() + "/fork.new";
+    fs::create_directories(full);
+    ASSERT_TRUE(run_program({"mount", "-t", "tmpfs", "-o", "size=1m", "full", full}).ok());
+    EXPECT_FALSE(fork("full").ok());
+    EXPECT_TRUE(run_program({"umount", full}).ok());
+    fs::remove(full);
+    well();
+  }
+  // The control: nothing stands in the way now.
+  const Ran forked = fork("free");
+  EXPECT_TRUE(forked.ok()) << forked.describe();
+}
+
+// The command is killed while the supervisor is at work: the source goes on by itself.
+TEST_F(ForkTest, F14_TheCommandKilledInTheMiddle) {
+  const auto before = left();
+  const auto length = vm().file("logs/supervisor.log").size();
+  Background command(vm().agent_argv({"fork", vm().name(), "--name", "cut"}), vm().root(),
+                     vm().agent_options());
+  EXPECT_TRUE(eventually(seconds(60), [&] {
+    return vm().file("logs/supervisor.log").find("rest:", length) != std::string::npos;
+  }));
+  ::kill(command.pid(), SIGKILL);
+  command.wait();
+  EXPECT_TRUE(eventually(seconds(60), [&] { return vm().agent({"status", vm().name()}).ok(); }));
+  EXPECT_EQ(says(vm().name(), "cat /workspace/README.md > /dev/null && echo read"), "read");
+  // The next one takes away what that one left.
+  const Ran forked = fork("next");
+  EXPECT_TRUE(forked.ok()) << forked.describe();
+  EXPECT_FALSE(fs::exists(vm().directory() + "/fork.new"));
+  EXPECT_EQ(left().size(), before.size() + 1);
+}
+
+}  // namespace
+}  // namespace agent_vm::test
