@@ -45,6 +45,24 @@ TEST_F(FilesTest, WriteAtomicReplacesAndLeavesNoTemporary) {
   EXPECT_EQ(info.st_mode & 0777U, 0640U);
 }
 
+TEST_F(FilesTest, CopyKeepsContentAndHoles) {
+  constexpr off_t kSize = 64 << 20;
+  const Fd from = open_beneath(dir_.get(), "from", O_RDWR | O_CREAT, 0600).value();
+  ASSERT_EQ(::ftruncate(from.get(), kSize), 0);
+  ASSERT_EQ(::pwrite(from.get(), "middle", 6, kSize / 2), 6);
+  ASSERT_EQ(::lseek(from.get(), 100, SEEK_SET), 100);
+  const Fd to = open_beneath(dir_.get(), "to", O_RDWR | O_CREAT, 0600).value();
+  ASSERT_TRUE(copy_file(from.get(), to.get()));
+  EXPECT_EQ(sha256_hex_of_file(to.get()).value(), sha256_hex_of_file(from.get()).value());
+  struct stat copy {};
+  ASSERT_EQ(::fstat(to.get(), &copy), 0);
+  EXPECT_EQ(copy.st_size, kSize);
+  EXPECT_LT(copy.st_blocks * 512, kSize / 8);
+  const Fd nothing = open_beneath(dir_.get(), "nothing", O_RDWR | O_CREAT, 0600).value();
+  const Fd copied = open_beneath(dir_.get(), "copied", O_RDWR | O_CREAT, 0600).value();
+  EXPECT_TRUE(copy_file(nothing.get(), copied.get()));
+}
+
 TEST_F(FilesTest, S9_LinksAreRefusedAnywhereOnThePath) {
   std::filesystem::create_directory(path_ + "/real");
   ASSERT_TRUE(write_file_atomic(dir_.get(), "secret", "x", 0600));

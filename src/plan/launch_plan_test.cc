@@ -146,6 +146,26 @@ TEST(LaunchPlan, IdentityIsNotInTheArguments) {
   EXPECT_NE(first.mac_address, second.mac_address);  // which the guest takes with its identity
 }
 
+// A suspended VM has its disk from the beginning; below its root is a template's, or none.
+TEST(LaunchPlan, AWokenMachineIsTheResumedOneWithItsDisk) {
+  auto inputs = example_inputs();
+  inputs.saved_on_template = true;
+  const auto plan = plan_of(inputs);
+  auto expected = plan.resumed_qemu.argv;
+  const auto disk = std::ranges::find(expected, disk_device().dump());
+  EXPECT_EQ(disk, expected.end());
+  const auto monitor = std::ranges::find(expected, "socket,id=monitor,fd=3");
+  ASSERT_NE(monitor, expected.end());
+  expected.insert(monitor - 1, {"-device", disk_device().dump()});
+  EXPECT_EQ(plan.woken_qemu.argv, expected);
+  EXPECT_EQ(plan.woken_qemu.descriptors, plan.resumed_qemu.descriptors);
+  inputs.saved_on_template = false;
+  const auto booted = plan_of(inputs);
+  EXPECT_EQ(booted.woken_qemu.descriptors, booted.qemu.descriptors);
+  EXPECT_THAT(booted.woken_qemu.argv, Contains("-incoming"));
+  EXPECT_THAT(booted.woken_qemu.argv, Not(Contains(HasSubstr("template"))));
+}
+
 // The state of a saved machine fits only a machine of the same devices.
 TEST(LaunchPlan, AResumedMachineDiffersByItsRootAndByWaiting) {
   const auto plan = plan_of(example_inputs());

@@ -48,8 +48,8 @@ class SupervisedChild {
   Event ended_;
 };
 
-// Runs a program of the host's to its end, without a jail, with what this process may do to files of
-// the guest's ids: as the namespace's root. Killed at the deadline.
+// Runs a program of the host's to its end, without a jail, with what this process may do to files
+// of the guest's ids: as the namespace's root. Killed at the deadline.
 Task<Result<Child::Exit>> run_helper(asio::io_context& io, std::vector<std::string> argv,
                                      Deadline deadline);
 

@@ -112,7 +112,7 @@ TEST_F(ForkTest, ManyOfOneAndNothingIsLeft) {
   for (const auto& name : {std::string("many-1"), std::string("many-2"), vm().name()}) {
     EXPECT_EQ(says(name, "cat /dev/shm/m"), "many") << name;
     ids.insert(says(name, "cat /etc/machine-id"));
-    EXPECT_EQ(says(name, "cd /workspace; stat -c %U of-root README.md; git status --short"),
+    EXPECT_EQ(says(name, "cd /workspace; stat -c %U of-root README.md; git status --short of-root"),
               "root\ndev\n?? of-root")
         << name;
   }
