@@ -53,6 +53,7 @@ TEST_F(FilesTest, CopyKeepsContentAndHoles) {
   ASSERT_EQ(::lseek(from.get(), 100, SEEK_SET), 100);
   const Fd to = open_beneath(dir_.get(), "to", O_RDWR | O_CREAT, 0600).value();
   ASSERT_TRUE(copy_file(from.get(), to.get()));
+  ASSERT_EQ(::lseek(from.get(), 0, SEEK_SET), 0);
   EXPECT_EQ(sha256_hex_of_file(to.get()).value(), sha256_hex_of_file(from.get()).value());
   struct stat copy {};
   ASSERT_EQ(::fstat(to.get(), &copy), 0);

@@ -78,7 +78,8 @@ json make_mcp_config(const VmConfig& config) {
                                  : fmt::format("[{}]:{}", name, config.port);
     if (std::ranges::find(hosts, host) == hosts.end()) hosts.push_back(host);
   }
-  // What clients of the Unix socket send; over TCP no page can send it, but one of this very host's.
+  // What clients of the Unix socket send; over TCP no page can send it, but one of this very
+  // host's.
   hosts.emplace_back("localhost:80");
   return {{"address", kGuestAddress},
           {"port", kGuestMcpPort},

@@ -1,5 +1,6 @@
 // Starts that resume a template: what is of the VM's own then, what lasts, and what happens when
 // the template is not what it should be (S27).
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 
@@ -113,6 +114,62 @@ TEST_F(TemplateTest, S27_ADamagedTemplateCostsALineAndABoot) {
     EXPECT_THAT(next.error, Not(HasSubstr("template")));
     EXPECT_TRUE(resumed());
   }
+}
+
+TEST_F(TemplateTest, S27_ATruncatedTemplateCostsALineAndABoot) {
+  restart();
+  ASSERT_TRUE(resumed());
+  for (const auto& folder : templates())
+    fs::resize_file(folder + "/pages", fs::file_size(folder + "/pages") / 2);
+  const Ran started = restart();
+  EXPECT_THAT(started.error, HasSubstr("pages")) << started.describe();
+  EXPECT_FALSE(resumed());
+  restart();
+  EXPECT_TRUE(resumed());
+}
+
+// Killed while a template is made, or used: nothing that is half made is ever resumed.
+TEST_F(TemplateTest, F14_KilledWhileATemplateIsMadeOrUsed) {
+  const std::string folder = image_cache().directory + "/templates";
+  const auto killed_when = [&](auto reached) {
+    vm().close_ssh();
+    Background start(vm().agent_argv({"start", vm().name()}), vm().root(), vm().agent_options());
+    EXPECT_TRUE(eventually(std::chrono::seconds(90), [&] {
+      const auto who = vm().supervisor();
+      if (!who || !reached()) return false;
+      ::kill(who->pid, SIGKILL);
+      return true;
+    }));
+    EXPECT_FALSE(start.wait().ok());
+  };
+  const auto draft_has = [&](const std::string& file) {
+    std::error_code none;
+    for (const auto& entry : fs::directory_iterator(folder, none)) {
+      if (entry.path().filename().string().starts_with(".new-") &&
+          fs::exists(entry.path() / file, none))
+        return true;
+    }
+    return false;
+  };
+  for (const auto* step : {"devices", "pages"}) {
+    ASSERT_TRUE(vm().stop().ok());
+    fs::remove_all(folder);
+    killed_when([&] { return draft_has(step); });
+    EXPECT_TRUE(templates().empty()) << step;
+  }
+  const auto length = vm().file("logs/supervisor.log").size();
+  ASSERT_TRUE(vm().start());
+  EXPECT_FALSE(resumed());
+  ASSERT_EQ(templates().size(), 1U);
+  EXPECT_FALSE(draft_has("")) << "what was half made is gone";
+  ASSERT_TRUE(vm().stop().ok());
+  killed_when([&] {
+    return vm().file("logs/supervisor.log").find("start: memory after", length) !=
+           std::string::npos;
+  });
+  // The control: the template was whole all the time.
+  ASSERT_TRUE(vm().start());
+  EXPECT_TRUE(resumed());
 }
 
 // The manifest is right, and QEMU cannot make sense of the state all the same.
