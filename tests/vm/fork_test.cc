@@ -124,6 +124,7 @@ TEST_F(ForkTest, ManyOfOneAndNothingIsLeft) {
 TEST_F(ForkTest, F9_AForkThatFailsLeavesTheSourceRunningAndNothingElse) {
   vm().guest_says(
       "echo here > /dev/shm/m; (setsid sleep 1000 > /workspace/open 2>&1 < /dev/null &)");
+  ASSERT_TRUE(eventually(seconds(30), [&] { return vm().guest("pgrep -x sleep").ok(); }));
   vm().close_ssh();
   const auto before = left();
   const auto well = [&] {

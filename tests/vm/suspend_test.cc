@@ -84,6 +84,7 @@ TEST_F(SuspendTest, WhoHasFilesOfTheWorkspaceOpenIsAReasonNotTo) {
   start_counter();
   EXPECT_EQ(count(), "1");
   vm().guest_says("cd /workspace && (setsid sleep 1000 > /workspace/open 2>&1 < /dev/null &)");
+  ASSERT_TRUE(eventually(seconds(30), [&] { return vm().guest("pgrep -x sleep").ok(); }));
   const McpClient client(vm().port(), vm().token());
   const Ran refused = suspend();
   EXPECT_FALSE(refused.ok());
@@ -109,6 +110,7 @@ TEST_F(SuspendTest, WhoHasFilesOfTheWorkspaceOpenIsAReasonNotTo) {
 TEST_F(SuspendTest, AnOpenSshSessionAndACallEndAndWhatTheyStartedGoesOn) {
   vm().guest_says(
       "(setsid nohup sh -c 'echo $$ > /tmp/long; sleep 1000' >/dev/null 2>&1 < /dev/null &)");
+  ASSERT_TRUE(eventually(seconds(30), [&] { return vm().guest("test -s /tmp/long").ok(); }));
   const std::string pid = vm().guest_says("cat /tmp/long");
   Background session(
       vm().agent_argv({"exec", vm().name(), "--", "sh", "-c", "cd /; touch /tmp/on; sleep 1000"}),
