@@ -177,6 +177,30 @@ Status write_file_atomic(int dir, const std::string& name, std::string_view cont
   return {};
 }
 
+namespace {
+
+// Copies some of the bytes from `at` on, to where they are. Returns how many; 0: there are no more.
+Result<off_t> copy_some(int from, int to, off_t at, off_t most) {
+  off_t into = at;
+  off_t position = at;
+  const ssize_t copied =
+      ::copy_file_range(from, &position, to, &into, static_cast<std::size_t>(most), 0);
+  if (copied >= 0) return copied;
+  if (errno == EINTR) return copy_some(from, to, at, most);
+  // Not between every two file systems.
+  if (errno != EXDEV && errno != EINVAL && errno != EOPNOTSUPP && errno != ENOSYS)
+    return fail_errno(errno, "cannot copy a file");
+  std::array<char, 65536> bytes{};
+  const auto size = std::min<std::size_t>(bytes.size(), static_cast<std::size_t>(most));
+  const ssize_t got = ::pread(from, bytes.data(), size, at);
+  if (got < 0) return fail_errno(errno, "cannot copy a file");
+  const ssize_t put = ::pwrite(to, bytes.data(), static_cast<std::size_t>(got), at);
+  if (put < 0) return fail_errno(errno, "cannot copy a file");
+  return put;
+}
+
+}  // namespace
+
 Status copy_file(int from, int to) {
   if (::ioctl(to, FICLONE, from) == 0) return {};
   struct stat status {};
@@ -186,12 +210,10 @@ Status copy_file(int from, int to) {
   while (at >= 0 && at < status.st_size) {
     off_t end = ::lseek(from, at, SEEK_HOLE);
     if (end < 0) end = status.st_size;
-    off_t into = at;
     while (at < end) {
-      const auto copied =
-          ::copy_file_range(from, &at, to, &into, static_cast<std::size_t>(end - at), 0);
-      if (copied < 0 && errno != EINTR) return fail_errno(errno, "cannot copy a file");
+      const off_t copied = TRY(copy_some(from, to, at, end - at));
       if (copied == 0) return {};  // it is shorter than it was
+      at += copied;
     }
     at = ::lseek(from, at, SEEK_DATA);
   }

@@ -141,19 +141,52 @@ TEST_F(ForkTest, F9_AForkThatFailsLeavesTheSourceRunningAndNothingElse) {
   EXPECT_THAT(fork(vm().name()).out, HasSubstr("already exists"));
   forks_.clear();
   well();
-  // No room: a file system of a few MiB in the place where the copy would be made.
-  if (::geteuid() == 0) {
-    const std::string full = vm().directory() + "/fork.new";
-    fs::create_directories(full);
-    ASSERT_TRUE(run_program({"mount", "-t", "tmpfs", "-o", "size=1m", "full", full}).ok());
-    EXPECT_FALSE(fork("full").ok());
-    EXPECT_TRUE(run_program({"umount", full}).ok());
-    fs::remove(full);
-    well();
-  }
   // The control: nothing stands in the way now.
   const Ran forked = fork("free");
   EXPECT_TRUE(forked.ok()) << forked.describe();
+}
+
+// No room for what is to be saved: found out when the guest's processors stand and its share is
+// out.
+TEST_F(ForkTest, F9_WithoutRoomTheSourceGoesOn) {
+  if (::geteuid() != 0) GTEST_SKIP() << "only root can mount a small file system";
+  ASSERT_TRUE(vm().stop().ok());
+  auto owner = std::make_unique<TestVm>("small");
+  TestVm& small = *owner;
+  const std::string place = small.state();
+  fs::create_directory(place);
+  ASSERT_TRUE(
+      run_program({"mount", "-t", "tmpfs", "-o", "size=1g,mode=0700", "small", place}).ok());
+  const auto started = small.create_and_start();
+  EXPECT_TRUE(started);
+  if (started) {
+    small.guest_says("echo here > /dev/shm/m; echo w > /workspace/w");
+    const McpClient client(small.port(), small.token());
+    const auto filler = fs::space(place).available - (40U << 20U);
+    EXPECT_TRUE(run_program({"fallocate", "-l", std::to_string(filler), place + "/.filler"}).ok());
+    for (const auto& arguments : {std::vector<std::string>{"suspend", small.name()},
+                                  {"fork", small.name(), "--name", "none"}}) {
+      const Ran failed = small.agent(arguments);
+      EXPECT_FALSE(failed.ok());
+      EXPECT_THAT(failed.error, HasSubstr("No space left")) << failed.describe();
+      EXPECT_TRUE(small.agent({"status", small.name()}).ok());
+      EXPECT_EQ(small.guest_says("cat /dev/shm/m /workspace/w"), "here\nw");
+      EXPECT_THAT(client.call("exec", {{"command", "cat w"}}), HasSubstr("w"));
+      for (const auto* left : {"/suspended", "/suspended.new", "/fork.new"})
+        EXPECT_FALSE(fs::exists(small.directory() + left)) << left;
+    }
+    EXPECT_FALSE(fs::exists(small.state() + "/none"));
+    // The control: with room, both go well.
+    fs::remove(place + "/.filler");
+    const Ran forked = small.agent({"fork", small.name(), "--name", "some"});
+    EXPECT_TRUE(forked.ok()) << forked.describe();
+    EXPECT_TRUE(small.agent({"destroy", "--purge", "--yes", "some"}).ok());
+    small.close_ssh();
+    const Ran suspended = small.agent({"suspend", small.name()});
+    EXPECT_TRUE(suspended.ok()) << suspended.describe();
+  }
+  owner.reset();
+  EXPECT_TRUE(run_program({"umount", "--lazy", place}).ok());
 }
 
 // The command is killed while the supervisor is at work: the source goes on by itself.
