@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 
 #include "base/text.h"
 #include "identity/disk.h"
@@ -104,8 +105,40 @@ IdentityReport run_steps(const Steps& steps) {
   return report;
 }
 
+namespace {
+
+Steps operator+(Steps first, Steps then) {
+  first.insert(first.end(), std::make_move_iterator(then.begin()),
+               std::make_move_iterator(then.end()));
+  return first;
+}
+
+// What a guest is known by. Before its address: whoever comes meets this VM's keys.
+Steps names_and_keys(const Identity& identity) {
+  return {
+      {"boot id", [] { return renew_boot_id(); }},
+      {"hostname", [&] { return set_hostname(identity.hostname); }},
+      {"machine-id", [&] { return set_machine_id(identity.machine_id); }},
+      {"ssh-keys", [&] { return install_ssh_keys(identity); }},
+  };
+}
+
+Steps address_and_settings(const Identity& identity) {
+  return {
+      // Before what takes time: the owner's login begins now, beside the rest.
+      {"network", [&] { return configure_network(identity); }},
+      {"authority", [&] { return install_authority(identity); }},
+      {"packages", [&] { return configure_packages(identity.packages); }},
+      {"mcp", [&] { return install_mcp(identity); }},
+      {"sudo", [&] { return set_sudo(identity.sudo); }},
+      {"workspace", [&] { return mount_workspace(identity.share_tag); }},
+  };
+}
+
+}  // namespace
+
 IdentityReport apply_identity(const Identity& identity) {
-  return run_steps({
+  const Steps begin{
       // Entropy first: nothing may draw random numbers that another VM of the same template draws.
       {"entropy", [&] { return add_entropy(identity.entropy); }},
       {"clock", [&] { return set_clock(identity.clock_ns); }},
@@ -114,21 +147,13 @@ IdentityReport apply_identity(const Identity& identity) {
       {"modules", [] { return lock_modules(); }},
       // Before all that is written: from here on the guest's files last.
       {"disk", [&] { return mount_disk(identity.disk_serial); }},
-      {"boot id", [] { return renew_boot_id(); }},
-      {"hostname", [&] { return set_hostname(identity.hostname); }},
-      {"machine-id", [&] { return set_machine_id(identity.machine_id); }},
-      {"ssh-keys", [&] { return install_ssh_keys(identity); }},
-      {"sshd", [] { return stop_outdated_sshd(); }},
-      // Before what takes time: the owner's login begins now, beside the rest.
-      {"network", [&] { return configure_network(identity); }},
-      {"authority", [&] { return install_authority(identity); }},
-      {"packages", [&] { return configure_packages(identity.packages); }},
-      {"mcp", [&] { return install_mcp(identity); }},
-      {"sudo", [&] { return set_sudo(identity.sudo); }},
-      {"workspace", [&] { return mount_workspace(identity.share_tag); }},
+  };
+  const Steps sshd{{"sshd", [] { return stop_outdated_sshd(); }}};
+  const Steps end{
       {"changes", [] { return adopt_changes(); }},
       {"units", [&] { return start_units(identity.units); }},
-  });
+  };
+  return run_steps(begin + names_and_keys(identity) + sshd + address_and_settings(identity) + end);
 }
 
 IdentityReport wake(const Identity& identity) {
@@ -153,23 +178,14 @@ IdentityReport go_on(const Identity& identity) {
 }
 
 IdentityReport become(const Identity& identity) {
-  return run_steps({
+  const Steps begin{
       {"entropy", [&] { return add_entropy(identity.entropy); }},
       {"clock", [&] { return set_clock(identity.clock_ns); }},
       {"connections", [] { return end_connections(); }},
       {"mark", [] { return mark_as_template(); }},
-      {"boot id", [] { return renew_boot_id(); }},
-      {"hostname", [&] { return set_hostname(identity.hostname); }},
-      {"machine-id", [&] { return set_machine_id(identity.machine_id); }},
-      {"network", [&] { return configure_network(identity); }},
-      {"ssh-keys", [&] { return install_ssh_keys(identity); }},
-      {"authority", [&] { return install_authority(identity); }},
-      {"packages", [&] { return configure_packages(identity.packages); }},
-      {"mcp", [&] { return install_mcp(identity); }},
-      {"sudo", [&] { return set_sudo(identity.sudo); }},
-      {"workspace", [&] { return mount_workspace(identity.share_tag); }},
-      {"units", [&] { return start_units(identity.units); }},
-  });
+  };
+  const Steps end{{"units", [&] { return start_units(identity.units); }}};
+  return run_steps(begin + names_and_keys(identity) + address_and_settings(identity) + end);
 }
 
 IdentityReport settle() {

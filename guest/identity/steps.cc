@@ -249,13 +249,11 @@ Status install_authority(const Identity& identity) {
 }
 
 Status configure_packages(const PackageSettings& settings) {
-  constexpr std::size_t kLargest = 1U << 20U;
   for (const auto& [path, content] :
        {std::pair{"/etc/apt/sources.list.d/agent-vm.sources", &settings.apt_sources},
         std::pair{"/etc/apt/apt.conf.d/50agent-vm", &settings.apt_settings},
         std::pair{"/etc/npmrc", &settings.npm}, std::pair{"/etc/pip.conf", &settings.pip}}) {
-    const auto present = read_file(path, kLargest);
-    if (!present || *present != *content) TRY(write_file(path, *content, 0644));
+    TRY(write_file(path, *content, 0644));
   }
   return {};
 }
