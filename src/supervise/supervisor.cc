@@ -133,15 +133,19 @@ Status Supervisor::start_share() {
   return {};
 }
 
+int Supervisor::layer_below_root() const {
+  if (prepared_.warm) return prepared_.warm->root.get();
+  const bool saved = prepared_.suspended && prepared_.suspended->has_base();
+  return saved ? prepared_.suspended->file(suspended_files::kBase) : -1;
+}
+
 Status Supervisor::start_machine(const PlannedChild& plan, const Deadline& deadline) {
   root_ = TRY(make_root_overlay(vm_, prepared_, deadline));
   DescriptorTable files{{DescriptorUse::kTap, gateway_.tap.get()},
                         {DescriptorUse::kRoot, root_.get()},
                         {DescriptorUse::kImage, image_.get()},
                         {DescriptorUse::kDisk, disk_.get()}};
-  if (prepared_.warm) files[DescriptorUse::kTemplateRoot] = prepared_.warm->root.get();
-  if (prepared_.suspended && prepared_.suspended->has_base())
-    files[DescriptorUse::kTemplateRoot] = prepared_.suspended->file(suspended_files::kBase);
+  if (const int layer = layer_below_root(); layer >= 0) files[DescriptorUse::kTemplateRoot] = layer;
   machine_ = TRY(Machine::start(
       io_, plan, std::move(files), {console_, qemu_log_},
       {[this](Child::Exit exit) { on_qemu_end(exit); },
@@ -270,19 +274,21 @@ Task<Status> Supervisor::bring_up_guest(Deadline deadline, const Progress& progr
   co_return Status();
 }
 
-Task<Status> Supervisor::resume_guest(Deadline deadline) {
-  CO_CHECK(start_machine(prepared_.plan.resumed_qemu, deadline));
-  const Template& from = *prepared_.warm;
+Task<Status> Supervisor::load_guest(const PlannedChild& plan, SavedGuest from, Deadline deadline) {
+  CO_CHECK(start_machine(plan, deadline));
   // While QEMU starts.
-  CO_CHECK(
-      unpack_memory(from.pages.get(), from.map.get(), memory_.get(), prepared_.plan.memory_bytes));
+  CO_CHECK(unpack_memory(from.pages, from.map, memory_.get(), prepared_.plan.memory_bytes));
   phase("memory");
   CO_CHECK(co_await machine_->connect(deadline));
   phase("qmp");
   // QEMU reads from its offset, which must be the beginning.
-  CO_TRY(const Fd devices, reopen(from.devices.get(), O_RDONLY));
+  CO_TRY(const Fd devices, reopen(from.devices, O_RDONLY));
   CO_CHECK(co_await machine_->load_devices(devices.get(), deadline));
   phase("devices");
+  co_return Status();
+}
+
+Task<Status> Supervisor::run_loaded_guest(Deadline deadline) {
   CO_CHECK(co_await machine_->run_processors(deadline));
   CO_CHECK(co_await machine_->agent().synchronise(deadline));
   machine_->agent_open().set();
@@ -290,23 +296,21 @@ Task<Status> Supervisor::resume_guest(Deadline deadline) {
   co_return Status();
 }
 
+Task<Status> Supervisor::resume_guest(Deadline deadline) {
+  const Template& from = *prepared_.warm;
+  const SavedGuest saved{from.pages.get(), from.map.get(), from.devices.get()};
+  CO_CHECK(co_await load_guest(prepared_.plan.resumed_qemu, saved, deadline));
+  co_return co_await run_loaded_guest(deadline);
+}
+
 Task<Status> Supervisor::wake_guest(Deadline deadline) {
   const Suspended& from = *prepared_.suspended;
-  CO_CHECK(start_machine(prepared_.plan.woken_qemu, deadline));
-  CO_CHECK(unpack_memory(from.file(suspended_files::kPages), from.file(suspended_files::kMap),
-                         memory_.get(), prepared_.plan.memory_bytes));
-  phase("memory");
-  CO_CHECK(co_await machine_->connect(deadline));
-  CO_TRY(const Fd devices, reopen(from.file(suspended_files::kDevices), O_RDONLY));
-  CO_CHECK(co_await machine_->load_devices(devices.get(), deadline));
-  phase("devices");
+  const SavedGuest saved{from.file(suspended_files::kPages), from.file(suspended_files::kMap),
+                         from.file(suspended_files::kDevices)};
+  CO_CHECK(co_await load_guest(prepared_.plan.woken_qemu, saved, deadline));
   // The guest's next instruction may change its disk, which the saved guest would not know of.
   CO_CHECK(discard_suspended(vm_));
-  CO_CHECK(co_await machine_->run_processors(deadline));
-  CO_CHECK(co_await machine_->agent().synchronise(deadline));
-  machine_->agent_open().set();
-  phase("guest agent");
-  co_return Status();
+  co_return co_await run_loaded_guest(deadline);
 }
 
 Task<Status> Supervisor::boot_guest(Deadline deadline, const Progress& progress) {
@@ -449,7 +453,9 @@ Task<Result<json>> Supervisor::start(Deadline deadline, Progress progress) {
     state_ = State::kRunning;
     json result = {
         {"phases", phases_}, {"identity", identity_steps_}, {"booted", booted_}, {"notes", notes_}};
-    start_detached(io_, renew_journal());
+    // A guest that goes on as itself is in the boot that its journal knows.
+    if (!prepared_.suspended || prepared_.suspended->machine.is_other)
+      start_detached(io_, renew_journal());
     co_return result;
   }
   // A cause (QEMU died, the command was interrupted) explains more than the call that it broke.

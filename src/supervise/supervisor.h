@@ -85,11 +85,22 @@ class Supervisor {
   Status start_helpers();
   Status start_share();
   Status start_relay();
+  // The template's overlay, on which the run's lies, or -1.
+  int layer_below_root() const;
   Status start_machine(const PlannedChild& plan, const Deadline& deadline);
   // The roads to a guest whose agent answers.
   Task<Status> bring_up_guest(Deadline deadline, const Progress& progress);
   Task<Status> resume_guest(Deadline deadline);
   Task<Status> wake_guest(Deadline deadline);
+  // Descriptors of a saved guest's memory (see memory_pages.h) and devices.
+  struct SavedGuest {
+    int pages;
+    int map;
+    int devices;
+  };
+  // Both of the above: up to the guest's next instruction, and from there until its agent answers.
+  Task<Status> load_guest(const PlannedChild& plan, SavedGuest from, Deadline deadline);
+  Task<Status> run_loaded_guest(Deadline deadline);
   Task<Status> boot_guest(Deadline deadline, const Progress& progress);
   Task<Status> await_guest(Deadline deadline, const Progress& progress);
   // Leaves the booted guest as a template for the next start. Whatever goes wrong, this VM goes on.

@@ -56,10 +56,7 @@ Task<Status> Supervisor::write_suspended(SuspendedDraft& draft, Deadline deadlin
       .devices = devices.get(), .pages = pages.get(), .map = map.get(), .root = root.get()};
   CO_TRY(const auto packed, co_await write_machine(*machine_, storage(), into, deadline));
   log::info("{} of memory saved", format_size(packed));
-  int below = prepared_.warm ? prepared_.warm->root.get() : -1;
-  if (prepared_.suspended && prepared_.suspended->has_base())
-    below = prepared_.suspended->file(suspended_files::kBase);
-  if (below >= 0) {
+  if (const int below = layer_below_root(); below >= 0) {
     // The template may be replaced while the VM is suspended.
     CO_TRY(const Fd base, draft.create(suspended_files::kBase));
     CO_CHECK(copy_file(below, base.get()));

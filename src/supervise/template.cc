@@ -3,19 +3,18 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "image/template_store.h"
+#include "supervise/identity_program.h"
 
 namespace agent_vm {
 namespace {
 
-// In the guest: ends when the boot has, with all that the identity step will need in memory.
-constexpr const char* kSettle = "/usr/lib/agent-vm/agent-vm-identity";
-
+// Ends when the guest's boot has, with all that the identity step will need in memory.
 Task<Status> settle(Machine& machine, Deadline deadline) {
   std::vector<std::string> arguments{"--settle"};
   std::string nothing;
-  CO_TRY(const auto done,
-         co_await machine.agent().run(kSettle, std::move(arguments), std::move(nothing), deadline));
-  if (done.exit_code != 0) CO_FAIL("the guest did not settle: {}", escape_line(done.error));
+  CO_TRY(const auto steps, co_await run_identity_program(machine.agent(), std::move(arguments),
+                                                         std::move(nothing), deadline));
+  log::info("settled: {}", dump(steps));
   co_return Status();
 }
 
