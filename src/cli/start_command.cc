@@ -22,17 +22,23 @@ struct Options {
   std::string picture;  // path of an SVG file
 };
 
+// Opened before the start: a VM that runs and an error do not go together.
+Result<Fd> open_picture(const std::string& path) {
+  if (path.empty()) return Fd();
+  Fd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+  if (!file) return fail_errno(errno, "cannot write {}", path);
+  return file;
+}
+
 // What is asked for beyond the report; the VM runs, so nothing here undoes that.
 Status show_profile(Context& context, const VmDirectory& vm, StartOutcome& outcome,
-                    const Options& options) {
+                    const Options& options, const Fd& picture) {
   TRY(add_boot_profile(vm, outcome.profile, TRY(context.deadline(std::chrono::seconds(60)))));
   if (options.profile) {
     for (const auto& line : to_lines(outcome.profile)) context.out.print("{}", line);
   }
-  if (options.picture.empty()) return {};
-  const Fd file(::open(options.picture.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-  if (!file) return fail_errno(errno, "cannot write {}", options.picture);
-  TRY(write_all(file.get(), to_svg(outcome.profile)));
+  if (!picture) return {};
+  TRY(write_all(picture.get(), to_svg(outcome.profile)));
   context.out.note("The picture is in {}", escape_line(options.picture));
   return {};
 }
@@ -51,6 +57,7 @@ Result<int> start(Context& context, const Options& options) {
   const VmDirectory vm = TRY(context.vm(options.vm));
   if (options.dry_run) return dry_run(context, vm, options);
   const Deadline deadline = TRY(context.deadline(kStartPatience));
+  const Fd picture = TRY(open_picture(options.picture));
   StartOutcome outcome;
   {
     const DirectoryLock lock = TRY(vm.lock(deadline));
@@ -58,8 +65,8 @@ Result<int> start(Context& context, const Options& options) {
   }
   if (outcome.already_running) {
     context.out.note("VM '{}' is running already", vm.name());
-  } else if (options.profile || !options.picture.empty()) {
-    TRY(show_profile(context, vm, outcome, options));
+  } else if (options.profile || picture) {
+    TRY(show_profile(context, vm, outcome, options, picture));
   }
   return report_start(context, vm, outcome, options.profile);
 }

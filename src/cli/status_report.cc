@@ -45,14 +45,6 @@ struct Findings {
   }
 };
 
-std::string url_host(const std::string& host) {
-  return host.find(':') == std::string::npos ? host : "[" + host + "]";
-}
-
-std::string endpoint_url(const VmConfig& config) {
-  return fmt::format("http://{}:{}/mcp", url_host(config.host), config.port);
-}
-
 // Of a VM that has just been started: its supervisor's figures, and no more.
 Result<Findings> look_at_started(const VmDirectory& vm, const SshCheck& ssh) {
   Findings found;
@@ -87,7 +79,7 @@ json to_json(const Findings& found, const VmDirectory& vm, const VmConfig& confi
                  {"reason", found.run.reason},
                  {"evidence", found.run.evidence},
                  {"branch", config.branch},
-                 {"mcp_endpoint", endpoint_url(config)},
+                 {"mcp_endpoint", mcp_endpoint(config)},
                  {"mcp_socket", vm.path() + "/" + kMcpSocketFile},
                  {"memory_bytes", config.memory_bytes},
                  {"cpus", config.cpus}};
@@ -188,7 +180,7 @@ void print_lines(Context& context, const Findings& found, const VmConfig& config
             found.service_active() ? "Running" : "Not running");
   out.print("{}MCP Proxy: {}", out.mark(found.endpoint_healthy() ? "🟢" : "🟡"),
             found.endpoint_healthy() ? "Healthy" : "Not responding");
-  out.print("MCP Endpoint: {}", endpoint_url(config));
+  out.print("MCP Endpoint: {}", mcp_endpoint(config));
   print_details(context, found, config);
 }
 
