@@ -5,5 +5,6 @@ from audit import Audit
 from dialer import Dialer
 from gate import Gate
 from policy import PolicyFile
+from vault import Vault
 
-addons = [Gate(PolicyFile(main.POLICY), Audit(main.AUDIT), Dialer())]
+addons = [Gate(PolicyFile(main.POLICY), Audit(main.AUDIT), Dialer(), Vault.from_descriptor(main.SECRETS))]

@@ -17,6 +17,7 @@ import audit
 import names
 from dialer import Dialer, Refused
 from policy import BadPolicy, PolicyFile
+from vault import Vault
 
 BODYLESS = ("GET", "HEAD", "OPTIONS", "TRACE")
 
@@ -33,6 +34,8 @@ class Verdict:
     sent: int = 0
     received: int = 0
     recorded: bool = False
+    secrets: list = dataclasses.field(default_factory=list)  # names of those that were put in
+    masker: object = None
 
 
 def asked_names(flow) -> set:
@@ -70,10 +73,11 @@ def refusal(verdict: Verdict, request) -> http.Response:
 
 
 class Gate:
-    def __init__(self, policy: PolicyFile, log: audit.Audit, dialer: Dialer):
+    def __init__(self, policy: PolicyFile, log: audit.Audit, dialer: Dialer, vault: Vault):
         self._policy = policy
         self._audit = log
         self._dialer = dialer
+        self._vault = vault
         self._allowed = {}  # id of a client's connection -> {(name, port)}
 
     def running(self):
@@ -109,6 +113,11 @@ class Gate:
         request.data.host, request.data.port = verdict.name, port
         request.scheme = verdict.scheme
         self._allowed.setdefault(flow.client_conn.id, set()).add((verdict.name, port))
+        if verdict.scheme == "https":
+            # They leave after the server's certificate was found good: before that mitmproxy sends
+            # nothing of a request.
+            verdict.secrets = self._vault.prepare(request, verdict.name)
+            verdict.masker = self._vault.masker(verdict.name, request)
         if request.method not in BODYLESS:
             request.stream = self._counter(verdict, "sent")
 
@@ -161,11 +170,33 @@ class Gate:
 
     def responseheaders(self, flow):
         verdict = flow.metadata.get("verdict")
+        if not verdict or not verdict.allowed:
+            return
+        if verdict.masker:
+            if flow.response.headers.get("content-encoding", "identity").lower() != "identity":
+                # Nobody asked for it to be compressed, and nothing can be found in it.
+                flow.kill()
+                return
+            for name, value in list(flow.response.headers.items(multi=True)):
+                if verdict.masker.whole(value) != value:
+                    values = flow.response.headers.get_all(name)
+                    flow.response.headers.set_all(name, [verdict.masker.whole(v) for v in values])
         # At once, whatever it is: a stream of events is worth nothing late.
-        if verdict and verdict.allowed and flow.response.status_code != 101:
-            flow.response.stream = self._counter(verdict, "received")
+        if flow.response.status_code != 101:
+            flow.response.stream = self._passer(verdict)
+
+    @staticmethod
+    def _passer(verdict):
+        def pass_on(chunk: bytes):
+            verdict.received += len(chunk)
+            return verdict.masker(chunk) if verdict.masker else chunk
+
+        return pass_on
 
     def response(self, flow):
+        verdict = flow.metadata.get("verdict")
+        if verdict and verdict.masker:
+            flow.response.trailers = None
         self._record(flow, flow.response.status_code)
 
     def error(self, flow):
@@ -174,6 +205,9 @@ class Gate:
     def websocket_message(self, flow):
         # mitmproxy keeps them all.
         del flow.websocket.messages[:-1]
+        verdict, message = flow.metadata.get("verdict"), flow.websocket.messages[-1]
+        if verdict and verdict.masker and not message.from_client:
+            message.content = verdict.masker.message(message.content)
 
     def _record(self, flow, status, failure=""):
         verdict = flow.metadata.get("verdict")
@@ -191,6 +225,8 @@ class Gate:
             "ms": round((time.monotonic() - verdict.begun) * 1000),
             "rule": verdict.rule,
         }
+        if verdict.secrets:
+            record["secrets"] = ", ".join(verdict.secrets)
         if failure:
             record["error"] = failure
         elif not verdict.allowed:

@@ -1,7 +1,8 @@
 """The proxy of one VM: mitmproxy in transparent mode, with nothing of its own but the gate.
 
 Started only by the supervisor, in a jail. Descriptor 3 holds key and certificate of the VM's CA, 4
-takes the audit log's records, 5 is the socket at which the guest's connections arrive.
+takes the audit log's records, 5 is the socket at which the guest's connections arrive,
+6 holds the owner's secrets.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 AUTHORITY = 3
 AUDIT = 4
 DOOR = 5
+SECRETS = 6
 CONFIGURATION = "/run/mitmproxy"  # memory of this jail
 POLICY = "/policy/policy.json"
 CERTIFICATES = "/certificates.pem"

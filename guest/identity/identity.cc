@@ -64,6 +64,7 @@ Result<Identity> parse_identity(std::string_view json_text) {
   TRY(take(document, "authority", identity.authority));
   TRY(take(document, "authority_hash", identity.authority_hash));
   identity.packages = TRY(take_packages(document));
+  TRY(take(document, "placeholders", identity.placeholders));
   TRY(take(document, "sudo", identity.sudo));
   TRY(take(document, "disk_serial", identity.disk_serial));
   TRY(take(document, "share_tag", identity.share_tag));
@@ -129,6 +130,7 @@ Steps address_and_settings(const Identity& identity) {
       {"network", [&] { return configure_network(identity); }},
       {"authority", [&] { return install_authority(identity); }},
       {"packages", [&] { return configure_packages(identity.packages); }},
+      {"placeholders", [&] { return install_placeholders(identity.placeholders); }},
       {"mcp", [&] { return install_mcp(identity); }},
       {"sudo", [&] { return set_sudo(identity.sudo); }},
       {"workspace", [&] { return mount_workspace(identity.share_tag); }},

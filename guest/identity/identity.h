@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
@@ -37,10 +38,11 @@ struct Identity {
   std::string authorized_key;  // one line, the owner's
   std::string mcp_config;      // content of /etc/agent-vm/mcp.json
   std::string mcp_token;
-  std::string authority;           // PEM certificate of the VM's CA, which the guest trusts
-  std::string authority_hash;      // its OpenSSL subject hash
-  PackageSettings packages;        // where packages come from
-  bool sudo = false;               // whether `dev` may become root
+  std::string authority;       // PEM certificate of the VM's CA, which the guest trusts
+  std::string authority_hash;  // its OpenSSL subject hash
+  PackageSettings packages;    // where packages come from
+  std::map<std::string, std::string> placeholders;  // of secrets that the proxy puts in
+  bool sudo = false;                                // whether `dev` may become root
   std::string disk_serial;         // of the block device that keeps what the guest changes
   std::string share_tag;           // virtiofs tag to mount on /workspace
   std::vector<std::string> units;  // started at the end, in one transaction

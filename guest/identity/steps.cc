@@ -258,6 +258,19 @@ Status configure_packages(const PackageSettings& settings) {
   return {};
 }
 
+Status install_placeholders(const std::map<std::string, std::string>& placeholders) {
+  constexpr const char* kServices = "/etc/agent-vm/placeholders.env";
+  std::string lines;
+  for (const auto& [name, placeholder] : placeholders)
+    lines += fmt::format("{}={}\n", name, placeholder);
+  if (lines.empty() && ::access(kServices, F_OK) != 0) return {};
+  TRY(write_file(kServices, lines, 0644));
+  // For sshd. `dev` owns the folder and may have put anything in its place: no link is followed.
+  const Fd folder(::open("/home/dev/.ssh", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!folder) return fail_errno(errno, "cannot open the folder .ssh of dev");
+  return write_file(fmt::format("/proc/self/fd/{}/environment", folder.get()), lines, 0644);
+}
+
 Status install_mcp(const Identity& identity) {
   TRY(write_file("/etc/agent-vm/mcp.json", with_newline(identity.mcp_config), 0644));
   return write_file("/etc/agent-vm/mcp-token", with_newline(identity.mcp_token), 0640, kDev);

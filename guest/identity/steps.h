@@ -17,6 +17,8 @@ Status install_ssh_keys(const Identity& identity);
 Status install_authority(const Identity& identity);
 // Leaves a file alone that says the same already.
 Status configure_packages(const PackageSettings& settings);
+// As variables of the agent service and of SSH sessions.
+Status install_placeholders(const std::map<std::string, std::string>& placeholders);
 Status install_mcp(const Identity& identity);
 Status set_sudo(bool allowed);
 // Waits, by the kernel's own events, up to 20 s for the hot-plugged device to appear.

@@ -8,6 +8,7 @@ from audit import Audit
 from dialer import Dialer, Refused
 from gate import Gate
 from policy import PolicyFile
+from vault import Vault
 
 WHERE = {"ok.test": ["203.0.113.10"], "lo.test": ["127.0.0.1"], "both.test": ["127.0.0.1", "203.0.113.11"]}
 POLICY = {
@@ -47,7 +48,7 @@ class GateTest(unittest.IsolatedAsyncioTestCase):
         self.dialer = Dialer(look_up)
         log = Audit(theirs.detach())
         self.addCleanup(log.close)
-        self.gate = Gate(PolicyFile(path), log, self.dialer)
+        self.gate = Gate(PolicyFile(path), log, self.dialer, Vault([]))
 
     async def judge(self, **request):
         made = flow(**request)

@@ -89,6 +89,24 @@ TEST(NetworkSettings, ARepositoryMayTakeTheDefaultRulesAway) {
   EXPECT_THAT(config.network.allow, testing::ElementsAre("@git-origin"));
 }
 
+TEST(SecretSettings, S30_OnlyTheOwnerHasSecrets) {
+  constexpr const char* kText =
+      "[secrets.TOKEN]\ncommand = [\"pass\", \"x\"]\nhosts = [\"api.example.org\"]\n";
+  const auto refused = parse_settings(kText, "agent-vm.toml", SettingsOwner::kRepository);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message(), HasSubstr("only in the owner's own configuration"));
+  const auto taken = parse_settings(kText, "config.toml", SettingsOwner::kOwner);
+  ASSERT_TRUE(taken) << taken.error().message();
+  EXPECT_EQ(taken->secrets.at("TOKEN").header, "Authorization");
+  for (const auto* text :
+       {"[secrets.TOKEN]\nenv = \"A\"\n", "[secrets.TOKEN]\nhosts = [\"a.example\"]\n",
+        "[secrets.TOKEN]\nenv = \"A\"\nfile = \"/b\"\nhosts = [\"a.example\"]\n",
+        "[secrets.TOKEN]\nenv = \"A\"\nhosts = [\"GET a.example/x\"]\n",
+        "[secrets.TOKEN]\nenv = \"A\"\nhosts = [\"a.example\"]\nheader = \"X: y\"\n",
+        "[secrets.\"A-B\"]\nenv = \"A\"\nhosts = [\"a.example\"]\n"})
+    EXPECT_FALSE(parse_settings(text, "config.toml", SettingsOwner::kOwner)) << text;
+}
+
 TEST(NetworkSettings, S15_OnlyTheOwnerOpensAPrivateRange) {
   constexpr const char* kText = "[network]\nallow = [\"git.corp.example in 10.0.0.0/8\"]\n";
   const auto refused = parse_settings(kText, "agent-vm.toml", SettingsOwner::kRepository);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "config/secrets.h"
 #include "config/vm_config.h"
 
 namespace agent_vm {
@@ -33,6 +34,7 @@ struct Settings {
   bool network_defaults = true;            // false: without default_network_allow()
   std::vector<std::string> network_allow;  // rules and presets
   std::vector<std::string> network_deny;
+  std::map<std::string, SecretSource> secrets;  // the owner's file only; read at each start
 };
 
 enum class SettingsOwner {

@@ -213,6 +213,31 @@ Status read_network(Reader& network, Settings& settings, SettingsOwner owner) {
   return {};
 }
 
+Status read_secret(Reader& reader, const std::string& name, SecretSource& secret) {
+  secret.environment = TRY(reader.text("env")).value_or("");
+  secret.file = TRY(reader.text("file")).value_or("");
+  secret.command = TRY(reader.texts("command", nullptr)).value_or(std::vector<std::string>());
+  secret.hosts = TRY(reader.texts("hosts", nullptr)).value_or(std::vector<std::string>());
+  secret.header = TRY(reader.text("header")).value_or(secret.header);
+  if (const auto ok = validate_secret(name, secret); !ok)
+    return reader.refuse(reader.table(), ok.error());
+  return {};
+}
+
+Status read_secrets(Reader& secrets, Settings& settings, SettingsOwner owner) {
+  if (owner == SettingsOwner::kRepository) {
+    return secrets.refuse(secrets.table(),
+                          "'secrets' can be set only in the owner's own configuration, "
+                          "~/.config/agent-vm/config.toml");
+  }
+  for (const auto& [key, node] : secrets.table()) {
+    const std::string name(key.str());
+    TRY(secrets.section(
+        name, [&](Reader& one) { return read_secret(one, name, settings.secrets[name]); }));
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<Settings> parse_settings(std::string_view text, const std::string& where,
@@ -231,6 +256,7 @@ Result<Settings> parse_settings(std::string_view text, const std::string& where,
   TRY(reader.section("image", [&](Reader& image) { return read_image(image, settings); }));
   TRY(reader.section("mcp", [&](Reader& mcp) { return read_mcp(mcp, settings); }));
   TRY(reader.section("network", [&](Reader& net) { return read_network(net, settings, owner); }));
+  TRY(reader.section("secrets", [&](Reader& s) { return read_secrets(s, settings, owner); }));
   TRY(reader.no_others());
   return settings;
 }

@@ -17,6 +17,7 @@
 #include "control/protocol.h"
 #include "launch/egress.h"
 #include "launch/install_layout.h"
+#include "launch/secrets.h"
 #include "launch/shared_ssh_check.h"
 #include "launch/suspended.h"
 #include "os/files.h"
@@ -102,8 +103,8 @@ struct StartedSupervisor {
 };
 
 Result<StartedSupervisor> spawn_supervisor(const std::string& state_path, const VmDirectory& vm,
-                                           const DirectoryLock& lock, const StartOptions& options,
-                                           const Deadline& deadline) {
+                                           const DirectoryLock& lock, const Fd& secrets,
+                                           const StartOptions& options, const Deadline& deadline) {
   std::array<int, 2> pair{};
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.data()) != 0) {
     return fail_errno(errno, "cannot make a socket pair");
@@ -122,12 +123,14 @@ Result<StartedSupervisor> spawn_supervisor(const std::string& state_path, const 
                "3",
                "--lock",
                "4",
+               "--secrets",
+               "5",
                "--timeout-ms",
                std::to_string(timeout_ms < 0 ? 3'600'000 : timeout_ms)};
   if (options.cold) spec.argv.emplace_back("--cold");
   if (options.debug) spec.argv.emplace_back("--debug");
   spec.environment = host_environment();
-  spec.descriptors = {{theirs.get(), 3}, {lock.fd(), 4}};
+  spec.descriptors = {{theirs.get(), 3}, {lock.fd(), 4}, {secrets.get(), 5}};
   spec.working_directory = "/";
   spec.new_session = true;
   Child process = TRY(spawn(spec));
@@ -247,8 +250,10 @@ Result<StartOutcome> start_vm(const std::string& state_path, const VmDirectory& 
   TRY(renew_ports(state_path, vm, config, deadline, outcome.notes));
   // Here, and not in the supervisor, because the user's own variables have a say in it.
   TRY(write_network_records(vm, config, deadline));
+  const Fd secrets = TRY(gather_secrets(vm, deadline, outcome.notes));
 
-  StartedSupervisor supervisor = TRY(spawn_supervisor(state_path, vm, lock, options, deadline));
+  StartedSupervisor supervisor =
+      TRY(spawn_supervisor(state_path, vm, lock, secrets, options, deadline));
   // The supervisor keeps the deadline itself and says what it waited for; a little more for the
   // teardown.
   const Deadline with_margin =

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/deadline.h"
+#include "base/fd.h"
 #include "base/result.h"
 #include "config/vm_config.h"
 #include "image/template_store.h"
@@ -38,6 +39,7 @@ struct PreparedStart {
   bool makes_template = false;                 // the boot leaves a template for the next start
   std::shared_ptr<const Suspended> suspended;  // the VM goes on from there, or not at all
   SuspendedMachine machine;                    // what a suspended VM of this start would need
+  Fd secrets;                            // what the proxy puts in, sealed; see launch/secrets.h
   // Worth a line to the user: software emulation, an image newer than the disk's.
   std::vector<std::string> notes;
 };

@@ -20,6 +20,8 @@ int main(int argc, char** argv) {
   app.add_option("--lock", options.lock,
                  "descriptor of the VM's lock, held until the VM is on record")
       ->required();
+  app.add_option("--secrets", options.secrets, "descriptor of the owner's secrets, for the proxy")
+      ->required();
   app.add_option("--timeout-ms", options.start_timeout_ms, "for the whole start")->required();
   app.add_flag("--cold", options.cold, "boot, whatever templates there are");
   app.add_flag("--debug", options.debug, "log everything");

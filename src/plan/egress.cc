@@ -12,6 +12,7 @@ constexpr int kNameFd = 3;
 constexpr int kAuthorityFd = 3;
 constexpr int kAuditFd = 4;
 constexpr int kDoorFd = 5;
+constexpr int kSecretsFd = 6;
 // Bodies are never buffered, so this is connections, certificates and Python itself, with room.
 constexpr std::uint64_t kMostProxyMemory = 1ULL << 30U;
 
@@ -56,6 +57,7 @@ PlannedChild plan_proxy(const EgressInputs& inputs) {
   child.descriptors.push_back({DescriptorUse::kAuthority, kAuthorityFd});
   child.descriptors.push_back({DescriptorUse::kAudit, kAuditFd});
   child.descriptors.push_back({DescriptorUse::kDoor, kDoorFd});
+  child.descriptors.push_back({DescriptorUse::kSecrets, kSecretsFd});
   child.jail.network = Jail::Network::kGateway;
   child.jail.mounts.push_back({Kind::kBindReadOnly, inputs.proxy_files, "/proxy"});
   child.jail.mounts.push_back(

@@ -204,6 +204,8 @@ const char* to_string(DescriptorUse use) {
       return "uplink-tap";
     case DescriptorUse::kNameSocket:
       return "name-socket";
+    case DescriptorUse::kSecrets:
+      return "secrets";
     case DescriptorUse::kDoor:
       return "proxy socket";
     case DescriptorUse::kAuthority:

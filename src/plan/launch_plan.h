@@ -34,6 +34,7 @@ enum class DescriptorUse {
   kNameSocket,     // UDP port 53 of the gateway
   kDoor,           // where the guest's web connections arrive, listening, for the proxy
   kAuthority,      // key and certificate of the VM's CA, to be read once
+  kSecrets,        // the owner's secrets, sealed, for the proxy
   kAudit,          // one JSON object a message, for the audit log
   kLog,            // stdout and stderr of the child
 };

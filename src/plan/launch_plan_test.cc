@@ -255,6 +255,9 @@ TEST(LaunchPlan, S14_TheWayOutIsThreeChildrenWithOnePowerEach) {
   EXPECT_TRUE(has(proxy, DescriptorUse::kAuthority));
   EXPECT_FALSE(has(uplink, DescriptorUse::kAuthority));
   EXPECT_TRUE(has(proxy, DescriptorUse::kDoor));
+  for (const auto* child : {&resolver, &uplink, &plan.qemu, &plan.virtiofsd, &plan.relay})
+    EXPECT_FALSE(has(*child, DescriptorUse::kSecrets)) << child->name;
+  EXPECT_TRUE(has(proxy, DescriptorUse::kSecrets));
   EXPECT_FALSE(has(proxy, DescriptorUse::kUplinkTap));
   EXPECT_THAT(with_private_ranges(uplink, {"10.1.0.0/16"}).argv, Contains("--allow=10.1.0.0/16"));
   EXPECT_THAT(proxy.argv, testing::ElementsAre("/usr/bin/python3", "-I", "-B", "/proxy/main.py"));

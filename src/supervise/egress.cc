@@ -114,6 +114,7 @@ Status Egress::start(Role role) {
     table[DescriptorUse::kAuthority] = authority.get();
     table[DescriptorUse::kAudit] = records.theirs.get();
     table[DescriptorUse::kDoor] = gateway_.door.get();
+    table[DescriptorUse::kSecrets] = secrets_.get();
   }
   // The child is known only after this call, its end only later: by then it is in its place.
   part.child = TRY(SupervisedChild::start(io_, child, table, gateway_.network_namespace.get(),

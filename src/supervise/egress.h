@@ -25,8 +25,8 @@ class Egress {
  public:
   // All outlive it.
   Egress(asio::io_context& io, const VmDirectory& vm, const LaunchPlan& plan,
-         const Gateway& gateway)
-      : io_(io), vm_(vm), plan_(plan), gateway_(gateway) {}
+         const Gateway& gateway, const Fd& secrets)
+      : io_(io), vm_(vm), plan_(plan), gateway_(gateway), secrets_(secrets) {}
 
   // Makes what runs agree with `policy`. Does not wait for the proxy: a start does not take longer
   // for it, and connections that come before it wait in the gateway's kernel.
@@ -61,6 +61,7 @@ class Egress {
   const VmDirectory& vm_;
   const LaunchPlan& plan_;
   const Gateway& gateway_;
+  const Fd& secrets_;
 
   NetworkMode mode_ = NetworkMode::kOff;
   std::vector<std::string> ranges_;

@@ -9,6 +9,7 @@
 
 #include "base/text.h"
 #include "launch/egress.h"
+#include "launch/secrets.h"
 #include "net/address_plan.h"
 #include "os/files.h"
 #include "plan/launch_plan.h"
@@ -45,6 +46,13 @@ Result<json> package_settings(const VmDirectory& vm) {
   json settings = json::parse(TRY(vm.read_small_file(kPackageSettings)), nullptr, false);
   if (!settings.is_object()) return fail("{} of the VM cannot be understood", kPackageSettings);
   return settings;
+}
+
+Result<json> placeholders(const VmDirectory& vm) {
+  if (!exists_at(vm.fd(), kPlaceholders)) return json::object();
+  json known = json::parse(TRY(vm.read_small_file(kPlaceholders)), nullptr, false);
+  if (!known.is_object()) return fail("{} of the VM cannot be understood", kPlaceholders);
+  return known;
 }
 
 }  // namespace
@@ -114,6 +122,7 @@ Result<json> make_identity_document(const VmDirectory& vm, const VmConfig& confi
       {"authority", authority.pem},
       {"authority_hash", authority.subject_hash},
       {"packages", TRY(package_settings(vm))},
+      {"placeholders", TRY(placeholders(vm))},
       {"sudo", config.sudo},
       {"disk_serial", kDiskSerial},
       {"share_tag", kShareTag},

@@ -44,6 +44,7 @@ Result<Setup> set_up(const SupervisorOptions& options, Fd lock, const Deadline& 
                options.debug ? log::Level::kDebug : log::Level::kInfo, kSupervisorLogBytes);
   VmConfig config = TRY(vm.read_config());
   PreparedStart prepared = TRY(prepare_start(vm, config, options.cold, deadline));
+  prepared.secrets = Fd(options.secrets);
   TRY(ensure_disk(vm, prepared, deadline));
   TRY(ensure_authority(vm.name(), vm.fd()));
   RunRecord record;

@@ -11,7 +11,8 @@ struct SupervisorOptions {
   std::string vm_name;
   int channel =
       -1;  // stream socket to the starting command; its end before the start is done aborts it
-  int lock = -1;  // the VM's lock, held until run.json is written
+  int lock = -1;     // the VM's lock, held until run.json is written
+  int secrets = -1;  // sealed memory, for the proxy
   std::uint64_t start_timeout_ms = 0;
   bool cold = false;  // boot, whatever templates there are
   bool debug = false;

@@ -75,6 +75,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         length = int(self.headers.get('Content-Length') or 0)
         if length: self.rfile.read(length)
         note('requests', '%s %s %s' % (self.headers.get('Host'), self.command, self.path))
+        for name in ('Authorization', 'X-Token'):
+            if name in self.headers:
+                note('credentials', '%s %s: %s' % (self.headers.get('Host'), name, self.headers[name]))
         if self.path == '/events':
             self.send_response(200)
             self.send_header('Content-Type', 'text/event-stream')
@@ -85,7 +88,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             return
         body = b'served by %s\n' % self.connection.getsockname()[0].encode()
+        if self.path.endswith('/echo'): body = str(self.headers).encode()
         self.send_response(200)
+        self.send_header('X-Echo', self.headers.get('Authorization', '-'))
         self.send_header('Content-Length', str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -242,8 +247,12 @@ std::vector<std::string> Internet::packets() const {
   if (!arrived) lines.emplace_back("the capture does not work");
   return lines;
 }
+std::vector<std::string> Internet::credentials() const {
+  return split_lines(read_text(folder_ + "/credentials"));
+}
 void Internet::forget() const {
-  for (const auto* name : {"requests", "queries", "packets"}) fs::remove(folder_ + "/" + name);
+  for (const auto* name : {"credentials", "requests", "queries", "packets"})
+    fs::remove(folder_ + "/" + name);
 }
 
 }  // namespace agent_vm::test

@@ -31,6 +31,8 @@ class Internet {
   std::vector<std::string> requests() const;
   std::vector<std::string> queries() const;
   std::vector<std::string> packets() const;
+  // "ok.test Authorization: Bearer ..." for each that a server got.
+  std::vector<std::string> credentials() const;
   void forget() const;
 
   static constexpr const char* kHost = "198.51.100.1";      // where the VMs' host is

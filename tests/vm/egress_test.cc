@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <csignal>
+#include <cstring>
 #include <filesystem>
 
 #include "base/text.h"
@@ -29,6 +30,16 @@ allow = ["ok.test", "bad.test", "*.wild.test", "private.test", "lo.test", "meta.
          "multi.test", "rebind.test", "GET evil.test/only/*"]
 )";
 
+constexpr const char* kSecret = "geheim-4b9f/ok+nie";
+constexpr const char* kSecrets = R"([vm]
+[secrets.TOKEN]
+env = "EGRESS_SECRET"
+hosts = ["ok.test", "bad.test"]
+[secrets.MISSING]
+file = "/nonexistent"
+hosts = ["ok.test"]
+)";
+
 class EgressTest : public VmTest {
  protected:
   void SetUp() override {
@@ -43,6 +54,8 @@ class EgressTest : public VmTest {
                                      VmOptions{.network = "", .repository_settings = kSettings});
       run_program({"git", "-C", vm_->repository(), "remote", "set-url", "origin",
                    "https://code.test/team/app.git"});
+      write_file(vm_->root() + "/config/agent-vm/config.toml", kSecrets);
+      ::setenv("EGRESS_SECRET", kSecret, 1);
       ::setenv("npm_config_registry", "https://packages.test/npm/", 1);
       ::setenv("PIP_INDEX_URL", "https://ann:geheim@packages.test/pip/simple", 1);
       internet_ = std::make_unique<Internet>(vm_->root() + "/internet");
@@ -55,6 +68,7 @@ class EgressTest : public VmTest {
   static void TearDownTestSuite() {
     vm_.reset();
     internet_.reset();
+    ::unsetenv("EGRESS_SECRET");
     ::unsetenv("npm_config_registry");
     ::unsetenv("PIP_INDEX_URL");
   }
@@ -357,6 +371,67 @@ TEST_F(EgressTest, M10_ThePolicyChangesLive) {
   EXPECT_TRUE(eventually(seconds(60), [] { return code("https://ok.test/on") == "200"; }));
   const Ran verified = vm().agent({"net", "log", "--verify", vm().name()});
   EXPECT_TRUE(verified.ok()) << verified.describe();
+}
+
+TEST_F(EgressTest, S20_ASecretIsPutInOnTheWayToItsHostOnly) {
+  const std::string placeholder = vm().guest_says("echo $TOKEN");
+  ASSERT_THAT(placeholder, testing::StartsWith("agent-vm-placeholder-"));
+  EXPECT_THAT(vm().root_says("tr '\\0' '\\n' < /proc/$(pidof agent-mcp)/environ"),
+              HasSubstr("TOKEN=" + placeholder));
+  EXPECT_EQ(vm().guest("echo \"<$MISSING>\"").out, "<>\n");
+  const std::string bearer = "-H \"Authorization: Bearer $TOKEN\" ";
+  // Used, and what the server reflects in body and headers is masked.
+  const std::string answer = curl("-i " + bearer + "https://ok.test/echo");
+  EXPECT_THAT(answer, HasSubstr("\n200"));
+  EXPECT_THAT(answer, HasSubstr("Bearer " + std::string(std::strlen(kSecret), '*')));
+  EXPECT_THAT(answer, Not(HasSubstr(kSecret)));
+  EXPECT_THAT(internet().credentials(),
+              ElementsAre(fmt::format("ok.test Authorization: Bearer {}", kSecret)));
+  // git and many others use Basic.
+  internet().forget();
+  EXPECT_THAT(curl("-u ann:$TOKEN https://ok.test/echo"), HasSubstr("Basic ****"));
+  EXPECT_THAT(internet().credentials(), ElementsAre("ok.test Authorization: Basic " +
+                                                    base64_encode(std::string("ann:") + kSecret)));
+  // Not for another host, in another header, without TLS, or on a bad certificate.
+  internet().forget();
+  EXPECT_EQ(code(bearer + "https://a.wild.test/echo"), "200");
+  EXPECT_EQ(code("-H \"X-Token: $TOKEN\" https://ok.test/echo"), "200");
+  EXPECT_EQ(code(bearer + "http://ok.test/echo"), "200");
+  EXPECT_EQ(code(bearer + "https://bad.test/echo"), "502");
+  EXPECT_THAT(internet().credentials(),
+              ElementsAre("a.wild.test Authorization: Bearer " + placeholder,
+                          "ok.test X-Token: " + placeholder,
+                          "ok.test Authorization: Bearer " + placeholder));
+  const json record = last_record("https://ok.test/echo");
+  EXPECT_EQ(record["vm"], vm().name());
+}
+
+TEST_F(EgressTest, S20_ASecretIsNowhereInTheVmAndInNoRecord) {
+  const std::string placeholder = vm().guest_says("echo $TOKEN");
+  EXPECT_EQ(code("-H \"Authorization: Bearer $TOKEN\" https://ok.test/echo"), "200");
+  ASSERT_THAT(internet().credentials(), Contains(HasSubstr(kSecret)));  // it was used
+  const auto count = [](const std::string& text, const std::string& file) {
+    return run_program({"grep", "--text", "--count", "--fixed-strings", text, file}).out;
+  };
+  const auto supervisor = vm().supervisor()->pid;
+  const std::string memory =
+      fmt::format("/proc/{}/root{}/memory/ram", supervisor, vm().directory());
+  EXPECT_EQ(count(kSecret, memory), "0\n");
+  EXPECT_NE(count(placeholder, memory), "0\n");  // the control
+  EXPECT_EQ(vm().guest_root(fmt::format("grep -rlF {} /etc /home /var /root /tmp /run /workspace",
+                                        shell_quote(kSecret)))
+                .out,
+            "");
+  for (const auto* kept : {"logs", "audit", "network", "config.json", "secrets.json", "run.json"}) {
+    const Ran found = run_program({"grep", "-rlF", kSecret, vm().directory() + "/" + kept});
+    EXPECT_EQ(found.out, "") << kept;
+  }
+  EXPECT_THAT(vm().file("secrets.json"), HasSubstr(placeholder));  // the control
+  for (const auto& process : descendants(supervisor)) {
+    for (const auto* file : {"cmdline", "environ"})
+      EXPECT_THAT(read_text(fmt::format("/proc/{}/{}", process.pid, file)),
+                  Not(HasSubstr(kSecret)));
+  }
 }
 
 TEST_F(EgressTest, S20_TheKeyStaysOnTheHost) {
