@@ -163,8 +163,10 @@ IdentityReport wake(const Identity& identity) {
       {"entropy", [&] { return add_entropy(identity.entropy); }},
       {"clock", [&] { return set_clock(identity.clock_ns); }},
       {"connections", [] { return end_connections(); }},
-      // The owner may have changed it meanwhile.
+      // The owner may have changed them meanwhile.
+      {"authority", [&] { return install_authority(identity); }},
       {"packages", [&] { return configure_packages(identity.packages); }},
+      {"placeholders", [&] { return install_placeholders(identity.placeholders); }},
       {"mcp", [&] { return install_mcp(identity); }},
       {"workspace", [&] { return mount_workspace(identity.share_tag); }},
       {"units", [&] { return start_units(identity.units); }},

@@ -2,6 +2,7 @@
 
 #include "cli/escaping_pipe.h"
 #include "cli/exit_code.h"
+#include "cli/net.h"
 #include "cli/remote.h"
 #include "os/run.h"
 
@@ -36,6 +37,41 @@ TEST(RemoteCommand, MeansExactlyItsArgumentsAndKeepsTheExitStatus) {
   EXPECT_EQ(status_of({"sh", "-c", "exit 41"}).exit.code, 41);
   EXPECT_EQ(status_of({"sh", "-c", "kill -TERM $$"}).exit.code, 128 + 15);
   EXPECT_NE(::access(pid_file.c_str(), F_OK), 0);
+}
+
+TEST(NetLine, SaysWhatWasDecidedAndWhy) {
+  const Output out;
+  const auto shown = [&](std::string_view line) {
+    const std::string text = net_line(out, line);
+    return text.substr(std::min<std::size_t>(text.size(), 10));  // without the time of day
+  };
+  EXPECT_EQ(
+      shown(
+          R"({"time":"2026-01-31T12:00:01.5Z","event":"request","decision":"allow","status":200,)"
+          R"("method":"GET","url":"https://a.example/","received":2048,"ms":12,"secrets":"TOKEN"})"),
+      "200      GET https://a.example/  2 KiB, 12 ms  with TOKEN");
+  EXPECT_EQ(
+      shown(
+          R"({"time":"2026-01-31T12:00:01.5Z","event":"request","decision":"refuse","status":403,)"
+          R"("method":"GET","url":"https://b.example/","why":"no rule allows b.example"})"),
+      "refused  GET https://b.example/  (no rule allows b.example)");
+  EXPECT_EQ(
+      shown(
+          R"({"time":"2026-01-31T12:00:01.5Z","event":"request","decision":"allow","status":null,)"
+          R"("method":"GET","url":"https://c.example/","error":"connection refused"})"),
+      "failed   GET https://c.example/  (connection refused)");
+  EXPECT_EQ(
+      shown(R"({"time":"2026-01-31T12:00:01.5Z","event":"dropped","tcp":0,"udp":7,"other":1})"),
+      "dropped  packets that lead nowhere: 7 udp, 1 other");
+}
+
+TEST(NetLine, S25_WhatTheGuestNamedCannotCommandATerminal) {
+  const Output out;
+  EXPECT_EQ(net_line(out, "no JSON \x1b[2J"), "no JSON \\x1b[2J");
+  EXPECT_THAT(
+      net_line(out, R"({"time":"2026-01-31T12:00:01Z","event":"request","decision":"refuse",)"
+                    R"("method":"GET","url":"https://a/\u001b[2J","why":"no"})"),
+      testing::AllOf(testing::HasSubstr("x1b[2J"), testing::Not(testing::HasSubstr("\x1b"))));
 }
 
 TEST(ExitCode, IsTheOneThatTheManualPromises) {

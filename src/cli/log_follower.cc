@@ -9,6 +9,7 @@
 #include <array>
 #include <cerrno>
 
+#include "base/text.h"
 #include "cli/escaping_pipe.h"
 #include "os/files.h"
 
@@ -18,8 +19,11 @@ namespace {
 constexpr std::size_t kMaxLog = 64U << 20U;  // the writers rotate long before
 
 // False when stdout has gone.
-bool print(std::string_view text) {
-  return write_all(1, harmless(text)).has_value();
+bool print(std::string_view text, const LineFormat& format) {
+  if (!format) return write_all(1, harmless(text)).has_value();
+  std::string lines;
+  for (const auto& line : split_lines(text)) lines += format(line) + "\n";
+  return write_all(1, lines).has_value();
 }
 
 std::string read_or_nothing(const VmDirectory& vm, const std::string& path) {
@@ -38,7 +42,8 @@ std::string last_lines(std::string_view text, std::uint64_t lines) {
 
 class Follower {
  public:
-  Follower(const VmDirectory& vm, const LogFile& file) : vm_(vm), file_(file) {}
+  Follower(const VmDirectory& vm, const LogFile& file, const LineFormat& format)
+      : vm_(vm), file_(file), format_(format) {}
 
   // Watches the folder first and reads then, so that nothing falls in between.
   Status begin(std::uint64_t lines) {
@@ -50,8 +55,9 @@ class Follower {
       return fail_errno(errno, "cannot watch {}", folder);
     }
     reopen();
-    const std::string text = open_ ? TRY(read_all(open_.get(), kMaxLog)) : "";
-    going_ = print(last_lines(read_or_nothing(vm_, file_.older) + text, lines));
+    std::string text = open_ ? TRY(read_all(open_.get(), kMaxLog)) : "";
+    hold_back(text);
+    going_ = print(last_lines(read_or_nothing(vm_, file_.older) + text, lines), format_);
     return {};
   }
 
@@ -92,14 +98,24 @@ class Follower {
   Status drain() {
     if (!open_) return {};
     std::string text = held_ + TRY(read_all(open_.get(), kMaxLog));
-    held_ = text.substr(text.size() - incomplete_tail(text));
-    text.resize(text.size() - held_.size());
-    if (!text.empty()) going_ = print(text);
+    hold_back(text);
+    if (!text.empty()) going_ = print(text, format_);
     return {};
+  }
+
+  // Until the rest of it comes: what a format can be made of only as a whole, or a character.
+  void hold_back(std::string& text) {
+    const auto newline = text.rfind('\n');
+    const std::size_t whole = !format_                       ? text.size() - incomplete_tail(text)
+                              : newline == std::string::npos ? 0
+                                                             : newline + 1;
+    held_ = text.substr(whole);
+    text.resize(whole);
   }
 
   const VmDirectory& vm_;
   const LogFile& file_;
+  const LineFormat& format_;
   Fd watch_;
   Fd folder_;
   Fd open_;
@@ -110,13 +126,13 @@ class Follower {
 }  // namespace
 
 Status print_log(const VmDirectory& vm, const LogFile& file, std::uint64_t lines, bool follow,
-                 const Deadline& deadline) {
+                 const Deadline& deadline, const LineFormat& format) {
   if (!follow) {
     const std::string current = TRY(read_file_at(vm.fd(), file.current, kMaxLog));
-    print(last_lines(read_or_nothing(vm, file.older) + current, lines));
+    print(last_lines(read_or_nothing(vm, file.older) + current, lines), format);
     return {};
   }
-  Follower follower(vm, file);
+  Follower follower(vm, file, format);
   TRY(follower.begin(lines));
   return follower.follow(deadline);
 }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "cli/output.h"
 #include "state/vm_directory.h"
 
 namespace agent_vm {
@@ -12,5 +13,9 @@ namespace agent_vm {
 // The rules that would allow what the policy has refused, narrowest first, from the audit log: a
 // host and the methods that were used, none that a rule of the owner's refuses.
 Result<std::vector<std::string>> rules_for_refused(const VmDirectory& vm);
+
+// A line of the audit log for people: "12:00:01  refused  GET https://evil.example/  (no rule
+// ...)".
+std::string net_line(const Output& out, std::string_view json_line);
 
 }  // namespace agent_vm

@@ -161,7 +161,9 @@ Result<int> log(Context& context, const Options& options, bool follow) {
                      fmt::format("{}/{}.1", kAuditFolder, kAuditFile)};
   const Deadline deadline = TRY(context.deadline());
   if (!follow && !exists_at(vm.fd(), file.current)) return kExitOk;  // nothing was asked for yet
-  TRY(print_log(vm, file, *lines, follow, deadline));
+  LineFormat format = [&context](std::string_view line) { return net_line(context.out, line); };
+  if (context.out.json_mode) format = {};
+  TRY(print_log(vm, file, *lines, follow, deadline, format));
   return kExitOk;
 }
 

@@ -9,6 +9,7 @@
 #include "config/names.h"
 #include "launch/prepare.h"
 #include "os/files.h"
+#include "state/authority.h"
 #include "state/create.h"
 
 namespace agent_vm {
@@ -24,6 +25,7 @@ struct Options {
   std::string ssh_port;
   SettingsFlags settings;
   bool trust = false;
+  bool new_ca = false;
 };
 
 Result<UpdateRequest> make_request(const Options& options) {
@@ -67,15 +69,17 @@ Result<int> update(Context& context, const Options& options) {
     before = TRY(vm.read_config());
     after = TRY(updated_config(state, before, request));
     if (after != before) TRY(vm.write_config(after));
+    if (options.new_ca) TRY(replace_authority(vm.name(), vm.fd()));
   }
 
   const auto changes = differences(before, after);
   context.out.json(nlohmann::ordered_json::parse(to_json_text(after)));
-  if (changes.empty()) {
+  if (options.new_ca) context.out.print("Made a new CA for VM {}", vm.name());
+  if (changes.empty() && !options.new_ca) {
     context.out.print("VM {} is as it should be: nothing to change", vm.name());
     return kExitOk;
   }
-  context.out.print("Updated VM {}", vm.name());
+  if (!changes.empty()) context.out.print("Updated VM {}", vm.name());
   for (const auto& change : changes) {
     context.out.print("  {}: {} -> {}", escape_line(change.what),
                       change.from.empty() ? "(none)" : escape_line(change.from),
@@ -106,6 +110,8 @@ void add_update(CLI::App& app, Context& context) {
   options->settings.add_to(*verb);
   verb->add_flag("--trust", options->trust,
                  "agree to what the repository's agent-vm.toml asks for (see: agent-vm trust)");
+  verb->add_flag("--new-ca", options->new_ca,
+                 "another certificate authority for the VM's proxy, which the guest then trusts");
   add_json_flag(*verb, context);
   on_run(*verb, context, [&context, options] { return update(context, *options); });
 }

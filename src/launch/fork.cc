@@ -15,6 +15,7 @@
 #include "image/store.h"
 #include "launch/prepare.h"
 #include "launch/remove_tree.h"
+#include "launch/secrets.h"
 #include "launch/suspended.h"
 #include "os/files.h"
 #include "os/spawn.h"
@@ -110,6 +111,11 @@ Status fill(const VmDirectory& source, const Draft& draft, bool last, const Boun
   TRY(make_directory_at(dir, vm_files::kLogs, 0700));
   const std::string disk = TRY(source.read_small_file(kDiskRecordFile));
   TRY(write_file_atomic(dir, kDiskRecordFile, disk, 0600));
+  // The same placeholders: the source's processes, which go on in the fork, know no others.
+  if (exists_at(source.fd(), kPlaceholders)) {
+    const std::string placeholders = TRY(source.read_small_file(kPlaceholders));
+    TRY(write_file_atomic(dir, kPlaceholders, placeholders, 0600));
+  }
   return take_parts(source, draft.directory, last, bounds.deadline);
 }
 

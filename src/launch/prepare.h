@@ -39,7 +39,7 @@ struct PreparedStart {
   bool makes_template = false;                 // the boot leaves a template for the next start
   std::shared_ptr<const Suspended> suspended;  // the VM goes on from there, or not at all
   SuspendedMachine machine;                    // what a suspended VM of this start would need
-  Fd secrets;                            // what the proxy puts in, sealed; see launch/secrets.h
+  Fd secrets;                                  // what the proxy puts in; see launch/secrets.h
   // Worth a line to the user: software emulation, an image newer than the disk's.
   std::vector<std::string> notes;
 };

@@ -19,6 +19,7 @@
 
 #include "net/address_plan.h"
 #include "net/descriptor_passing.h"
+#include "net/drop_counters.h"
 #include "os/files.h"
 #include "os/spawn.h"
 #include "plan/id_map.h"
@@ -174,6 +175,7 @@ Result<Gateway> build() {
   TRY(set_default_route(socket.get(), kUplinkRouter));
   gateway.name_socket = TRY(make_name_socket());
   gateway.door = TRY(make_door());
+  gateway.filter = TRY(make_filter_socket());
   gateway.network_namespace = Fd(::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
   if (!gateway.network_namespace)
     return fail_errno(errno, "cannot open the gateway's network namespace");
@@ -185,23 +187,34 @@ Result<Gateway> build() {
 std::string gateway_rules() {
   // In both directions only what is named. The guest reaches the proxy, by the two ports that are
   // redirected to it, and the resolver; the uplink takes only what the proxy sends, whoever else
-  // may live here. Nothing is forwarded, so there is no other way. A guest's packets under another
-  // address than its own would be answered by way of the uplink, and are not heard.
+  // may live here. Nothing is forwarded, so there is no other way. What leads nowhere is dropped on
+  // its arrival, where it can be counted: the kernel's own refusal to forward comes before
+  // `forward`. A guest's packets under another address than its own would be answered by way of the
+  // uplink.
   return fmt::format(
       R"(
 add table inet agentvm
+add counter inet agentvm dropped_spoofed
+add counter inet agentvm dropped_tcp
+add counter inet agentvm dropped_udp
+add counter inet agentvm dropped_other
 add chain inet agentvm prerouting {{ type nat hook prerouting priority dstnat; policy accept; }}
 add rule inet agentvm prerouting iifname "tap0" tcp dport {{ 80, 443 }} redirect to :{proxy_port}
+add chain inet agentvm nowhere
+add rule inet agentvm nowhere meta l4proto tcp counter name "dropped_tcp" drop
+add rule inet agentvm nowhere meta l4proto udp counter name "dropped_udp" drop
+add rule inet agentvm nowhere counter name "dropped_other" drop
+add chain inet agentvm arrival {{ type filter hook prerouting priority dstnat + 10; policy accept; }}
+add rule inet agentvm arrival iifname "tap0" ip saddr != {guest} counter name "dropped_spoofed" drop
+add rule inet agentvm arrival iifname "tap0" ip daddr != {gateway} goto nowhere
 add chain inet agentvm input {{ type filter hook input priority filter; policy drop; }}
 add rule inet agentvm input iifname "lo" accept
-add rule inet agentvm input iifname "tap0" ip saddr != {guest} counter drop
 add rule inet agentvm input iifname "tap0" ct state established,related accept
 add rule inet agentvm input iifname "tap0" ip daddr {gateway} udp dport 53 accept
 add rule inet agentvm input iifname "tap0" ct status dnat tcp dport {proxy_port} accept
-add rule inet agentvm input iifname "tap0" counter drop
+add rule inet agentvm input iifname "tap0" goto nowhere
 add rule inet agentvm input iifname "tapu" ct state established accept
 add chain inet agentvm forward {{ type filter hook forward priority filter; policy drop; }}
-add rule inet agentvm forward counter drop
 add chain inet agentvm output {{ type filter hook output priority filter; policy drop; }}
 add rule inet agentvm output oifname "lo" accept
 add rule inet agentvm output oifname "tap0" ct state established,related accept
@@ -231,12 +244,12 @@ Result<Gateway> make_gateway() {
     return send_descriptors(
         channel, "gateway",
         {gateway.network_namespace.get(), gateway.tap.get(), gateway.uplink_tap.get(),
-         gateway.name_socket.get(), gateway.door.get()});
+         gateway.name_socket.get(), gateway.door.get(), gateway.filter.get()});
   };
   builder.main_instead_of_exec = [] { return 0; };
   Child child = TRY(spawn(builder));
   theirs.reset();
-  auto message = TRY(receive_descriptors(ours.get(), 5));
+  auto message = TRY(receive_descriptors(ours.get(), 6));
   static_cast<void>(TRY(child.wait()));
   Gateway gateway;
   gateway.network_namespace = std::move(message[0]);
@@ -244,6 +257,7 @@ Result<Gateway> make_gateway() {
   gateway.uplink_tap = std::move(message[2]);
   gateway.name_socket = std::move(message[3]);
   gateway.door = std::move(message[4]);
+  gateway.filter = std::move(message[5]);
   return gateway;
 }
 

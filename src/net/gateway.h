@@ -13,6 +13,7 @@ struct Gateway {
   Fd tap;                // the guest's card: QEMU gets this and nothing else of the network
   Fd uplink_tap;   // the other end of the only way out; nobody reads it while the network is off
   Fd name_socket;  // UDP port 53 of the gateway, for the resolver
+  Fd filter;       // netlink, for read_drop_counts()
   Fd door;         // the proxy's TCP port, bound; listens while there is a way out
 };
 

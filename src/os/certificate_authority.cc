@@ -59,6 +59,14 @@ bool number_it(X509* certificate) {
          ::BN_to_ASN1_INTEGER(number.get(), ::X509_get_serialNumber(certificate)) != nullptr;
 }
 
+Result<Certificate> read_certificate(std::string_view pem) {
+  const Bio text(::BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())), ::BIO_free_all);
+  Certificate certificate(
+      text ? ::PEM_read_bio_X509(text.get(), nullptr, nullptr, nullptr) : nullptr, ::X509_free);
+  if (!certificate) return refuse("cannot read a certificate");
+  return certificate;
+}
+
 }  // namespace
 
 Result<CertificateAuthority> make_certificate_authority(const std::string& common_name) {
@@ -89,13 +97,17 @@ Result<CertificateAuthority> make_certificate_authority(const std::string& commo
   return CertificateAuthority{content(key_text.get()), content(certificate_text.get())};
 }
 
+Result<std::chrono::seconds> lifetime_left(std::string_view certificate_pem) {
+  const Certificate certificate = TRY(read_certificate(certificate_pem));
+  int days = 0;
+  int seconds = 0;
+  if (::ASN1_TIME_diff(&days, &seconds, nullptr, ::X509_get0_notAfter(certificate.get())) != 1)
+    return refuse("cannot read until when a certificate holds");
+  return std::chrono::seconds(days * kDay + seconds);
+}
+
 Result<std::string> subject_hash(std::string_view certificate_pem) {
-  const Bio text(
-      ::BIO_new_mem_buf(certificate_pem.data(), static_cast<int>(certificate_pem.size())),
-      ::BIO_free_all);
-  const Certificate certificate(
-      text ? ::PEM_read_bio_X509(text.get(), nullptr, nullptr, nullptr) : nullptr, ::X509_free);
-  if (!certificate) return refuse("cannot read a certificate");
+  const Certificate certificate = TRY(read_certificate(certificate_pem));
   return fmt::format("{:08x}", ::X509_subject_name_hash(certificate.get()));
 }
 

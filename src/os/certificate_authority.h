@@ -1,6 +1,7 @@
 // Making a certificate authority: a key, and a certificate that it has signed itself.
 #pragma once
 
+#include <chrono>
 #include <string>
 #include <string_view>
 
@@ -16,6 +17,9 @@ struct CertificateAuthority {
 // Valid for ten years from yesterday (clocks differ); may sign servers' certificates and nothing
 // below them.
 Result<CertificateAuthority> make_certificate_authority(const std::string& common_name);
+
+// Negative once it has expired.
+Result<std::chrono::seconds> lifetime_left(std::string_view certificate_pem);
 
 // "1a2b3c4d": the name, less ".0", under which OpenSSL looks for a certificate in a folder.
 Result<std::string> subject_hash(std::string_view certificate_pem);

@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "base/text.h"
+#include "os/certificate_authority.h"
 #include "os/files.h"
 #include "state/authority.h"
 
@@ -110,6 +111,7 @@ TEST_F(AuditLogTest, S20_TheAuthoritysKeyIsTheOwnersAlone) {
   // Stays as it is, until another is asked for.
   ASSERT_TRUE(ensure_authority("shop-main", dir_.get()));
   EXPECT_EQ(read_authority_certificate(dir_.get())->pem, certificate->pem);
+  EXPECT_GT(lifetime_left(certificate->pem).value(), std::chrono::hours(9 * 365 * 24));
   ASSERT_TRUE(replace_authority("shop-main", dir_.get()));
   EXPECT_NE(read_authority_certificate(dir_.get())->pem, certificate->pem);
 }

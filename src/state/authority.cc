@@ -6,6 +6,9 @@
 #include "os/files.h"
 
 namespace agent_vm {
+namespace {
+constexpr std::size_t kMost = 65536;
+}
 
 Status replace_authority(const std::string& vm_name, int dir) {
   const auto made = TRY(make_certificate_authority("agent-vm " + vm_name));
@@ -17,8 +20,10 @@ Status replace_authority(const std::string& vm_name, int dir) {
 }
 
 Status ensure_authority(const std::string& vm_name, int dir) {
+  constexpr std::chrono::hours kMonth{30 * 24};
   if (exists_at(dir, vm_files::kAuthorityKey) && exists_at(dir, vm_files::kAuthorityCertificate)) {
-    return {};
+    const auto left = lifetime_left(TRY(read_file_at(dir, vm_files::kAuthorityCertificate, kMost)));
+    if (left && *left > kMonth) return {};
   }
   return replace_authority(vm_name, dir);
 }
@@ -28,7 +33,6 @@ Result<Fd> open_authority(int dir) {
 }
 
 Result<TrustedCertificate> read_authority_certificate(int dir) {
-  constexpr std::size_t kMost = 65536;
   TrustedCertificate certificate;
   certificate.pem = TRY(read_file_at(dir, vm_files::kAuthorityCertificate, kMost));
   certificate.subject_hash = TRY(subject_hash(certificate.pem));

@@ -9,7 +9,8 @@
 
 namespace agent_vm {
 
-// Makes ca/ with key and certificate in the VM's directory `dir`, unless it is there.
+// Makes ca/ with key and certificate in the VM's directory `dir`, unless it is there and good for
+// another month. Not while the VM runs.
 Status ensure_authority(const std::string& vm_name, int dir);
 // Another one in its place. A running VM keeps the old one until it is started again.
 Status replace_authority(const std::string& vm_name, int dir);

@@ -28,6 +28,7 @@ constexpr milliseconds kFirstPause{100};
 constexpr milliseconds kLongestPause{30'000};
 // A child that ran this long has not failed because of how it was started.
 constexpr seconds kWellFor{60};
+constexpr seconds kDropInterval{5};
 
 struct SocketPair {
   Fd ours;
@@ -49,6 +50,10 @@ milliseconds pause_after(unsigned restarts) {
 }  // namespace
 
 Status Egress::apply(const NetworkPolicy& policy) {
+  if (!authority_) {
+    authority_ = TRY(open_authority(vm_.fd()));
+    start_detached(io_, watch_drops());
+  }
   auto ranges = opened_ranges(policy);
   const bool wanted = policy.mode != NetworkMode::kOff;
   const bool is_open = mode_ != NetworkMode::kOff;
@@ -80,7 +85,7 @@ Status Egress::apply(const NetworkPolicy& policy) {
 
 Status Egress::open() {
   ++generation_;
-  if (!audit_) audit_ = TRY(AuditLog::open(vm_.fd(), vm_.name()));
+  TRY(open_audit());
   constexpr int kMostWaiting = 512;
   if (::listen(gateway_.door.get(), kMostWaiting) != 0)
     return fail_errno(errno, "cannot listen for the proxy");
@@ -105,13 +110,11 @@ Status Egress::start(Role role) {
   DescriptorTable table{{DescriptorUse::kLog, words.theirs.get()},
                         {DescriptorUse::kNameSocket, gateway_.name_socket.get()},
                         {DescriptorUse::kUplinkTap, gateway_.uplink_tap.get()}};
-  Fd authority;
   SocketPair records;
   if (role == kProxy) {
-    authority = TRY(open_authority(vm_.fd()));
     records = TRY(make_pair(SOCK_SEQPACKET));
     start_detached(io_, keep_records(std::move(records.ours)));
-    table[DescriptorUse::kAuthority] = authority.get();
+    table[DescriptorUse::kAuthority] = authority_.get();
     table[DescriptorUse::kAudit] = records.theirs.get();
     table[DescriptorUse::kDoor] = gateway_.door.get();
     table[DescriptorUse::kSecrets] = secrets_.get();
@@ -158,9 +161,46 @@ void Egress::kill() {
 Task<void> Egress::close() {
   mode_ = NetworkMode::kOff;
   kill();
+  if (!closed_ && gateway_.filter) record_drops();
+  closed_ = true;
   for (auto& part : parts_) {
     if (!part.child) continue;
     co_await part.child->wait(Deadline::in(seconds(5)));
+  }
+}
+
+Status Egress::open_audit() {
+  if (!audit_) audit_ = TRY(AuditLog::open(vm_.fd(), vm_.name()));
+  return {};
+}
+
+// The filter counts, and nobody is told: so it is asked, which costs two system calls, and makes at
+// most one record each time, whatever the guest sends.
+Task<void> Egress::watch_drops() {
+  while (!closed_) {
+    co_await sleep_for(kDropInterval);
+    if (!closed_) record_drops();
+  }
+}
+
+void Egress::record_drops() {
+  const auto counts = read_drop_counts(gateway_.filter.get());
+  if (!counts) {
+    log::error("{}", counts.error().message());
+    return;
+  }
+  json record = {{"event", "dropped"}, {"decision", "refuse"}};
+  bool any = false;
+  for (const auto& [kind, count] : *counts) {
+    record[kind] = count - dropped_[kind];
+    any |= count != dropped_[kind];
+  }
+  dropped_ = *counts;
+  if (!any) return;
+  if (const auto opened = open_audit(); !opened) {
+    log::error("{}", opened.error().message());
+  } else if (const auto kept = audit_->append(record); !kept) {
+    log::error("{}", kept.error().message());
   }
 }
 

@@ -12,6 +12,7 @@
 
 #include "config/network_policy.h"
 #include "launch/prepare.h"
+#include "net/drop_counters.h"
 #include "net/gateway.h"
 #include "os/async.h"
 #include "state/audit_log.h"
@@ -56,6 +57,10 @@ class Egress {
   void on_end(Role role, const std::shared_ptr<SupervisedChild>& child, Child::Exit exit);
   Task<void> restart_later(Role role, unsigned generation, std::chrono::milliseconds pause);
   Task<void> keep_records(Fd socket);
+  Task<void> watch_drops();
+  // One record of what was dropped since the last one; none for nothing.
+  void record_drops();
+  Status open_audit();
 
   asio::io_context& io_;
   const VmDirectory& vm_;
@@ -68,6 +73,10 @@ class Egress {
   unsigned generation_ = 0;  // of open(): what was begun for an earlier one does nothing
   std::array<Part, kRoles> parts_;
   std::optional<AuditLog> audit_;
+  // Of this run: the guest has learnt its certificate.
+  Fd authority_;
+  DropCounts dropped_;
+  bool closed_ = false;
   Fd logs_;
 };
 

@@ -86,7 +86,7 @@ class EgressTest : public VmTest {
   }
   static std::vector<json> records() {
     std::vector<json> all;
-    for (const auto& line : split_lines(vm().agent({"net", "log", vm().name()}).out)) {
+    for (const auto& line : split_lines(vm().agent({"net", "log", vm().name(), "--json"}).out)) {
       all.push_back(json::parse(line, nullptr, false));
     }
     return all;
@@ -165,7 +165,7 @@ TEST_F(EgressTest, M11_PackageManagersGoWhereTheHostsGoByDefault) {
   vm().guest_root("apt-get update -o Acquire::Retries=0");
   bool asked = false;
   for (const auto& record : records())
-    asked |= record["url"].get<std::string>().starts_with(mirror) && record["rule"] == "addresses";
+    asked |= record.value("url", "").starts_with(mirror) && record.value("rule", "") == "addresses";
   EXPECT_TRUE(asked) << mirror;
   // The repository's origin: to fetch from, not to push to.
   vm().guest("git ls-remote https://code.test/team/app.git");
@@ -243,6 +243,17 @@ print('probed')
   EXPECT_EQ(ran.out, "probed\n") << ran.describe();
   EXPECT_THAT(internet().packets(), IsEmpty());
   EXPECT_THAT(internet().queries(), IsEmpty());
+  // And it is on record.
+  EXPECT_TRUE(eventually(seconds(20), [] {
+    bool spoofed = false;
+    bool udp = false;
+    for (const auto& record : records()) {
+      if (record.value("event", "") != "dropped") continue;
+      spoofed |= record.value("spoofed", 0) > 0;
+      udp |= record.value("udp", 0) > 0;
+    }
+    return spoofed && udp;
+  }));
   // The controls: the same ports are reached from the host, and the capture has seen it.
   for (const std::uint16_t port : {22, 25, 853})
     EXPECT_TRUE(can_connect(Internet::kOk, port)) << port;
@@ -451,6 +462,33 @@ TEST_F(EgressTest, S20_TheKeyStaysOnTheHost) {
   const std::string certificate = split_lines(vm().file("ca/certificate.pem"))[1];
   EXPECT_THAT(vm().root_says("grep -rlF '" + certificate + "' /etc"),
               HasSubstr("/etc/agent-vm/ca.crt"));
+}
+
+TEST_F(EgressTest, S20_ANewAuthorityIsTrustedAfterARestart) {
+  const std::string before = vm().guest_says("sha256sum < /etc/agent-vm/ca.crt");
+  const Ran updated = vm().agent({"update", "--new-ca", vm().name()});
+  ASSERT_TRUE(updated.ok()) << updated.describe();
+  // Until then the old one, whatever dies.
+  ASSERT_EQ(::kill(process("proxy"), SIGKILL), 0);
+  EXPECT_EQ(code("-m 60 https://ok.test/old"), "200");
+  vm().close_ssh();
+  const Ran restarted = vm().agent({"restart", vm().name()});
+  ASSERT_TRUE(restarted.ok()) << restarted.describe();
+  EXPECT_NE(vm().guest_says("sha256sum < /etc/agent-vm/ca.crt"), before);
+  EXPECT_EQ(code("-m 60 https://ok.test/new"), "200");
+}
+
+TEST_F(EgressTest, M11_LearnProposesWhatWasRefusedForWantOfARule) {
+  EXPECT_EQ(code("https://learn.test/a"), "403");
+  EXPECT_EQ(code("-X POST -d x https://learn.test/b"), "403");
+  ASSERT_TRUE(last_record("https://learn.test/b").is_object());
+  const Ran learnt = vm().agent({"net", "learn", vm().name(), "--json"});
+  const json rules = json::parse(learnt.out, nullptr, false)["allow"];
+  EXPECT_THAT(rules, Contains("GET,POST learn.test")) << learnt.describe();
+  // What is allowed already, and what a rule of the owner's refuses, is not proposed.
+  EXPECT_THAT(rules, Not(Contains(HasSubstr(" ok.test"))));
+  const Ran shown = vm().agent({"net", "log", vm().name()});
+  EXPECT_THAT(shown.out, HasSubstr("refused  GET https://learn.test/a  (no rule allows"));
 }
 
 TEST_F(EgressTest, S5_TheProxysJailReachesNoFileAndOnlyTheWeb) {
