@@ -31,6 +31,7 @@ namespace {
 constexpr const char* kInterface = "eth0";
 constexpr const char* kWorkspace = "/workspace";
 constexpr gid_t kDev = 1000;
+constexpr const char* kAuthorityFile = "/etc/ssl/certs/agent-vm.pem";
 constexpr const char* kTemplateMark = "/run/agent-vm/template";
 
 // What most files are at a VM's second start.
@@ -217,6 +218,33 @@ Status install_ssh_keys(const Identity& identity) {
   return write_file("/etc/ssh/authorized_keys", with_newline(identity.authorized_key), 0644);
 }
 
+namespace {
+
+// Chromium asks no store of the system's, but takes CAs by policy: their DER, in base64, which is
+// what stands between the two lines of PEM.
+Status tell_chromium(const std::string& certificate) {
+  std::string der;
+  for (const auto& line : split_lines(certificate)) {
+    if (!line.starts_with("-----")) der += line;
+  }
+  const std::string folder = "/etc/chromium/policies/managed";
+  std::error_code failed;
+  std::filesystem::create_directories(folder, failed);
+  if (failed) return fail("cannot make {}: {}", folder, failed.message());
+  return write_file(folder + "/agent-vm.json",
+                    fmt::format("{{\"CACertificates\": [\"{}\"]}}\n", der), 0644);
+}
+
+// Java's store can be written only by Java, which takes seconds. Debian's own hook does it, where
+// there is a Java, beside the rest of the start.
+Status tell_java() {
+  constexpr const char* kHook = "/etc/ca-certificates/update.d/jks-keystore";
+  if (::access(kHook, X_OK) != 0) return {};
+  return start_program({"/bin/sh", "-c", fmt::format("echo +{} | {}", kAuthorityFile, kHook)});
+}
+
+}  // namespace
+
 // What update-ca-certificates would make of it, in milliseconds: the folder of hashed links and the
 // bundle, and the source from which it would make them again.
 Status install_authority(const Identity& identity) {
@@ -230,9 +258,10 @@ Status install_authority(const Identity& identity) {
   if (::mkdir("/etc/agent-vm", 0755) != 0 && errno != EEXIST)
     return fail_errno(errno, "cannot make /etc/agent-vm");
   const std::string certificate = with_newline(identity.authority);
+  const bool is_new = !is_file(kAuthorityFile, certificate, 0644, 0);
   ::mkdir("/usr/local/share/ca-certificates", 0755);
-  for (const auto* path : {"/etc/agent-vm/ca.crt", "/usr/local/share/ca-certificates/agent-vm.crt",
-                           "/etc/ssl/certs/agent-vm.pem"}) {
+  for (const auto* path :
+       {"/etc/agent-vm/ca.crt", "/usr/local/share/ca-certificates/agent-vm.crt", kAuthorityFile}) {
     TRY(write_file(path, certificate, 0644));
   }
   const std::string link = fmt::format("/etc/ssl/certs/{}.0", identity.authority_hash);
@@ -245,7 +274,10 @@ Status install_authority(const Identity& identity) {
   std::string bundle = TRY(read_file(kBundle, kLargest));
   // Ours is last: of an earlier identity step, and in a copy that somebody made of this VM.
   if (const auto at = bundle.find(kBegin); at != std::string::npos) bundle.resize(at);
-  return write_file(kBundle, bundle + std::string(kBegin) + certificate, 0644);
+  TRY(write_file(kBundle, bundle + std::string(kBegin) + certificate, 0644));
+  TRY(tell_chromium(certificate));
+  if (is_new) TRY(tell_java());
+  return {};
 }
 
 Status configure_packages(const PackageSettings& settings) {

@@ -187,10 +187,10 @@ Result<Gateway> build() {
 std::string gateway_rules() {
   // In both directions only what is named. The guest reaches the proxy, by the two ports that are
   // redirected to it, and the resolver; the uplink takes only what the proxy sends, whoever else
-  // may live here. Nothing is forwarded, so there is no other way. What leads nowhere is dropped on
-  // its arrival, where it can be counted: the kernel's own refusal to forward comes before
-  // `forward`. A guest's packets under another address than its own would be answered by way of the
-  // uplink.
+  // may live here. Nothing is forwarded, so there is no other way. What leads nowhere is counted
+  // and refused on its arrival: the kernel's own refusal to forward comes before `forward`, says
+  // nothing and lets the guest's programs wait. A guest's packets under another address than its
+  // own would be answered by way of the uplink, and are not heard.
   return fmt::format(
       R"(
 add table inet agentvm
@@ -201,8 +201,8 @@ add counter inet agentvm dropped_other
 add chain inet agentvm prerouting {{ type nat hook prerouting priority dstnat; policy accept; }}
 add rule inet agentvm prerouting iifname "tap0" tcp dport {{ 80, 443 }} redirect to :{proxy_port}
 add chain inet agentvm nowhere
-add rule inet agentvm nowhere meta l4proto tcp counter name "dropped_tcp" drop
-add rule inet agentvm nowhere meta l4proto udp counter name "dropped_udp" drop
+add rule inet agentvm nowhere meta l4proto tcp counter name "dropped_tcp" reject with tcp reset
+add rule inet agentvm nowhere meta l4proto udp counter name "dropped_udp" reject
 add rule inet agentvm nowhere counter name "dropped_other" drop
 add chain inet agentvm arrival {{ type filter hook prerouting priority dstnat + 10; policy accept; }}
 add rule inet agentvm arrival iifname "tap0" ip saddr != {guest} counter name "dropped_spoofed" drop

@@ -215,7 +215,8 @@ for port in (22, 25, 53, 853, 8443):
         s = socket.socket(); s.settimeout(0.5)
         try:
             s.connect((address, port)); print('reached', address, port)
-        except OSError: pass
+        except ConnectionRefusedError: pass  # at once, by the gateway itself: nobody waits for it
+        except OSError as error: print(error, address, port)
 for port in (53, 123, 443, 4433):
     for address in ('{ok}', '{resolver}', '10.66.1.2', '10.66.1.3'):
         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
