@@ -12,6 +12,7 @@ struct TestOptions {
   bool debug = false;    // passed on as --debug
   bool verbose = false;  // passed on as --verbose
   bool keep = false;     // leave every test's directory
+  std::string turns;     // file of turn.h, shared with another test program; empty: none
   std::string root;      // holds one directory for each VM of this run
 };
 

@@ -66,6 +66,7 @@ class EgressTest : public VmTest {
     internet_->forget();
   }
   static void TearDownTestSuite() {
+    const Turn turn;
     vm_.reset();
     internet_.reset();
     ::unsetenv("EGRESS_SECRET");

@@ -43,6 +43,7 @@ class FaultTest : public RunningVmTest {
 };
 
 TEST_F(FaultTest, F1_KillingTheSupervisorTakesEverythingWithIt) {
+  alone();  // it measures seconds
   const auto before = vm().footprint();
   ASSERT_GE(before.processes.size(), 5U);  // supervisor, init, QEMU, virtiofsd, relay
   ASSERT_FALSE(before.leftovers().empty()) << "the control: they are seen while they run";
@@ -129,6 +130,7 @@ TEST_F(FaultTest, F7_TheRelayIsReplaced) {
 }
 
 TEST_F(FaultTest, F16_AHungSupervisorHangsNoCommand) {
+  alone();  // it measures seconds
   const auto before = vm().footprint();
   const pid_t supervisor = vm().supervisor()->pid;
   vm().close_ssh();

@@ -26,6 +26,7 @@ class PairTest : public VmTest {
     ASSERT_TRUE(second_->ensure_running());
   }
   static void TearDownTestSuite() {
+    const Turn turn;
     second_.reset();
     first_.reset();
   }

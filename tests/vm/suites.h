@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "support/image.h"
+#include "support/turn.h"
 #include "support/vm.h"
 
 namespace agent_vm::test {
@@ -17,6 +18,12 @@ class VmTest : public testing::Test {
     if (const auto missing = missing_for_vms(); !missing.empty()) GTEST_SKIP() << missing;
     ASSERT_EQ(image_cache().problem, "");
   }
+
+  // From now on until its end this test has the machine to itself; say why.
+  void alone() { turn_.alone(); }
+
+ private:
+  Turn turn_;
 };
 
 // Tests that need a running VM. All of one suite share one, because a start takes long without
@@ -33,7 +40,10 @@ class RunningVmTest : public VmTest {
     failed_starts() = runs ? 0 : failed_starts() + 1;
     ASSERT_TRUE(runs);
   }
-  static void TearDownTestSuite() { shared().reset(); }
+  static void TearDownTestSuite() {
+    const Turn turn;
+    shared().reset();
+  }
 
   static TestVm& vm() { return *shared(); }
   // The next test makes another: this one is broken for good.
