@@ -88,6 +88,12 @@ std::string TestVm::guest_says(const std::string& script) {
   return std::string(trim(ran.out));
 }
 
+bool TestVm::guest_sees(const std::string& condition, seconds patience) {
+  return guest(fmt::format("timeout {} sh -c 'until {}; do sleep 0.1; done' > /dev/null",
+                           patience.count(), condition))
+      .ok();
+}
+
 std::string TestVm::root_says(const std::string& script) {
   const Ran ran = guest_root(script);
   EXPECT_TRUE(ran.ok()) << script << "\n" << ran.describe();

@@ -75,6 +75,9 @@ class TestVm {
   // Output of a script that must succeed, trimmed.
   std::string guest_says(const std::string& script);
   std::string root_says(const std::string& script);
+  // True as soon as the condition, a command, holds in the guest. Asked there, because each
+  // question from here would cost the guest's processor more than the waiting.
+  bool guest_sees(const std::string& condition, std::chrono::seconds patience);
   // Ends that connection, as whatever ends the VM or its sshd does.
   void close_ssh();
 

@@ -19,11 +19,6 @@ using testing::IsEmpty;
 
 class CrowdTest : public RunningVmTest {
  protected:
-  void SetUp() override {
-    // Sixty-four commands would spoil what others measure, and a start is cut at parts of its time.
-    alone();
-    RunningVmTest::SetUp();
-  }
   // Lets the VM's start go on for so long; returns what there was of it at the end.
   static Footprint watch(milliseconds patience) {
     Footprint seen;
@@ -39,6 +34,7 @@ class CrowdTest : public RunningVmTest {
 };
 
 TEST_F(CrowdTest, F12_SixtyFourCommandsAtOnce) {
+  alone();  // it takes the whole machine
   const auto before = vm().footprint();
   vm().close_ssh();
   std::vector<std::pair<std::string, Background>> crowd;
@@ -87,6 +83,7 @@ TEST_F(CrowdTest, F12_SixtyFourCommandsAtOnce) {
 }
 
 TEST_F(CrowdTest, F12_SixtyFourStatusesAtOnceAllSeeAHealthyVm) {
+  alone();  // it takes the whole machine
   vm().close_ssh();
   std::vector<Background> crowd;
   crowd.reserve(64);
@@ -107,11 +104,11 @@ TEST_F(CrowdTest, F12_SixtyFourStatusesAtOnceAllSeeAHealthyVm) {
 }
 
 TEST_F(CrowdTest, F14_AStartThatIsCutOffLeavesNothing) {
-  ASSERT_TRUE(vm().stop().ok());
+  ASSERT_TRUE(vm().stop({"--force"}).ok());
   const auto began = steady_clock::now();
   ASSERT_TRUE(vm().start());
   const auto whole = steady_clock::now() - began;
-  ASSERT_TRUE(vm().stop().ok());
+  ASSERT_TRUE(vm().stop({"--force"}).ok());
   // Early, in the middle and late; the command, and the supervisor behind it.
   int cut = 0;
   for (const double part : {0.01, 0.05, 0.2, 0.5, 0.8}) {

@@ -124,7 +124,7 @@ TEST_F(ForkTest, ManyOfOneAndNothingIsLeft) {
 TEST_F(ForkTest, F9_AForkThatFailsLeavesTheSourceRunningAndNothingElse) {
   vm().guest_says(
       "echo here > /dev/shm/m; (setsid sleep 1000 > /workspace/open 2>&1 < /dev/null &)");
-  ASSERT_TRUE(eventually(seconds(30), [&] { return vm().guest("pgrep -x sleep").ok(); }));
+  ASSERT_TRUE(vm().guest_sees("pgrep -x sleep", seconds(30)));
   vm().close_ssh();
   const auto before = left();
   const auto well = [&] {
@@ -150,7 +150,7 @@ TEST_F(ForkTest, F9_AForkThatFailsLeavesTheSourceRunningAndNothingElse) {
 // out.
 TEST_F(ForkTest, F9_WithoutRoomTheSourceGoesOn) {
   if (::geteuid() != 0) GTEST_SKIP() << "only root can mount a small file system";
-  ASSERT_TRUE(vm().stop().ok());
+  ASSERT_TRUE(vm().stop({"--force"}).ok());
   auto owner = std::make_unique<TestVm>("small");
   TestVm& small = *owner;
   const std::string place = small.state();

@@ -31,7 +31,7 @@ TEST_F(HardeningTest, S29_DevReachesNothingOfTheKernel) {
 // bpf is the control: root, who may, is asked by the same probe.
 TEST_F(HardeningTest, S29_NotEvenRootChangesTheKernel) {
   for (const bool cold : {true, false}) {
-    EXPECT_TRUE(vm().stop().ok());
+    EXPECT_TRUE(vm().stop({"--force"}).ok());
     std::vector<std::string> start{"start", vm().name()};
     if (cold) start.emplace_back("--cold");
     const Ran started = vm().agent(start);

@@ -88,12 +88,12 @@ TEST_F(PairTest, S6_OneReachesNothingOfTheOther) {
   for (const auto& address :
        {std::string("127.0.0.1"), std::string("10.66.0.1"), std::string("10.66.0.16")}) {
     for (const std::uint16_t port : {second_->port(), second_->ssh_port()}) {
-      probe +=
-          fmt::format("timeout 2 bash -c '</dev/tcp/{0}/{1}' 2>/dev/null && echo reached {0} {1}\n",
-                      address, port);
+      probe += fmt::format(
+          "timeout 3 bash -c '</dev/tcp/{0}/{1}' 2>/dev/null && echo reached {0} {1} &\n", address,
+          port);
     }
   }
-  probe += "timeout 2 bash -c '</dev/tcp/10.66.0.15/22' && echo control";
+  probe += "timeout 3 bash -c '</dev/tcp/10.66.0.15/22' && echo control; wait";
   EXPECT_EQ(first_->root_says(probe), "control");
   EXPECT_THAT(first_->root_says("grep -r " + canary + " /workspace /mnt /media 2>/dev/null; true"),
               Not(HasSubstr(canary)));

@@ -52,7 +52,7 @@ TEST_F(RemoteTest, Exec_ASignalReachesTheGuest) {
 }
 
 TEST_F(RemoteTest, Exec_OfAStoppedVmSaysSo) {
-  ASSERT_TRUE(vm().stop().ok());
+  ASSERT_TRUE(vm().stop({"--force"}).ok());
   const Ran ran = exec({"true"});
   EXPECT_EQ(ran.code, 3) << ran.describe();
   EXPECT_THAT(ran.error, HasSubstr("agent-vm start"));

@@ -257,7 +257,7 @@ class RestartTest : public RunningVmTest {};
 // The guest's root can write what it likes to its disk: here, what QEMU takes for an image over
 // some file of the host. (The first KiB means nothing to ext4.)
 TEST_F(RestartTest, S27_ADiskThatLooksLikeAnImageIsNotReadAsOne) {
-  ASSERT_TRUE(vm().stop().ok());
+  ASSERT_TRUE(vm().stop({"--force"}).ok());
   const std::string disk = vm().directory() + "/disk.img";
   const std::string canary = vm().root() + "/canary.raw";
   const std::string secret = "the canary sings";
@@ -291,7 +291,7 @@ TEST_F(RestartTest, S27_ADiskThatLooksLikeAnImageIsNotReadAsOne) {
 TEST_F(RestartTest, M3_DebugShowsArgumentsMonitorAndPhases) {
   // The control: this run was started without the flag, and there is none of it.
   EXPECT_THAT(vm().file("logs/supervisor.log"), Not(HasSubstr("qmp_capabilities")));
-  ASSERT_TRUE(vm().stop().ok());
+  ASSERT_TRUE(vm().stop({"--force"}).ok());
 
   const Ran ran =
       run_program(vm().agent_argv({"start", vm().name()}, {"--debug"}), vm().agent_options());

@@ -84,7 +84,7 @@ TEST_F(SuspendTest, WhoHasFilesOfTheWorkspaceOpenIsAReasonNotTo) {
   start_counter();
   EXPECT_EQ(count(), "1");
   vm().guest_says("cd /workspace && (setsid sleep 1000 > /workspace/open 2>&1 < /dev/null &)");
-  ASSERT_TRUE(eventually(seconds(30), [&] { return vm().guest("pgrep -x sleep").ok(); }));
+  ASSERT_TRUE(vm().guest_sees("pgrep -x sleep", seconds(30)));
   const McpClient client(vm().port(), vm().token());
   const Ran refused = suspend();
   EXPECT_FALSE(refused.ok());
@@ -110,12 +110,12 @@ TEST_F(SuspendTest, WhoHasFilesOfTheWorkspaceOpenIsAReasonNotTo) {
 TEST_F(SuspendTest, AnOpenSshSessionAndACallEndAndWhatTheyStartedGoesOn) {
   vm().guest_says(
       "(setsid nohup sh -c 'echo $$ > /tmp/long; sleep 1000' >/dev/null 2>&1 < /dev/null &)");
-  ASSERT_TRUE(eventually(seconds(30), [&] { return vm().guest("test -s /tmp/long").ok(); }));
+  ASSERT_TRUE(vm().guest_sees("test -s /tmp/long", seconds(30)));
   const std::string pid = vm().guest_says("cat /tmp/long");
   Background session(
       vm().agent_argv({"exec", vm().name(), "--", "sh", "-c", "cd /; touch /tmp/on; sleep 1000"}),
       vm().root(), vm().agent_options());
-  ASSERT_TRUE(eventually(seconds(30), [&] { return vm().guest("test -e /tmp/on").ok(); }));
+  ASSERT_TRUE(vm().guest_sees("test -e /tmp/on", seconds(30)));
   const McpClient client(vm().port(), vm().token());
   Background call(
       {"curl", "-sS", "--max-time", "120", "-H", "Authorization: Bearer " + vm().token(), "-H",
@@ -151,12 +151,12 @@ TEST_F(SuspendTest, ARunningNpmCiFailsAndCanBeRunAgain) {
       "printf '{\"name\":\"a\",\"version\":\"1.0.0\",\"lockfileVersion\":3,\"packages\":{\"\":"
       "{\"name\":\"a\",\"version\":\"1.0.0\",\"hasInstallScript\":true}}}' > package-lock.json && "
       "(setsid sh -c 'npm ci; echo $? > /tmp/npm-ended' > /tmp/npm-log 2>&1 < /dev/null &)");
-  ASSERT_TRUE(eventually(seconds(90), [&] { return vm().guest("test -e /tmp/in-npm").ok(); }));
+  ASSERT_TRUE(vm().guest_sees("test -e /tmp/in-npm", seconds(90)));
   EXPECT_THAT(suspend().error, HasSubstr("npm ci"));
   ASSERT_TRUE(suspend({"--force"}).ok());
   ASSERT_TRUE(resume().ok());
   vm().guest_says("pgrep -f 'npm ci' > /dev/null && pkill -x sleep");
-  ASSERT_TRUE(eventually(seconds(90), [&] { return vm().guest("test -e /tmp/npm-ended").ok(); }));
+  ASSERT_TRUE(vm().guest_sees("test -s /tmp/npm-ended", seconds(90)));
   EXPECT_NE(vm().guest_says("cat /tmp/npm-ended"), "0") << vm().guest_says("cat /tmp/npm-log");
   // The control, and the way out.
   const Ran again = vm().guest("touch /tmp/second; cd /workspace && npm ci", seconds(120));

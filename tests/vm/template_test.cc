@@ -31,13 +31,20 @@ class TemplateTest : public RunningVmTest {
     return log.rfind("start: devices after") != std::string::npos &&
            log.rfind("start: devices after") > log.rfind("start: ports after");
   }
-  static Ran restart(const std::vector<std::string>& more = {}) {
-    EXPECT_TRUE(vm().stop().ok());
+  // Not asked of the guest, unless something of it has to last.
+  static Ran restart(const std::vector<std::string>& start = {},
+                     const std::vector<std::string>& stop = {"--force"}) {
+    EXPECT_TRUE(vm().stop(stop).ok());
     std::vector<std::string> arguments{"start", vm().name()};
-    arguments.insert(arguments.end(), more.begin(), more.end());
+    arguments.insert(arguments.end(), start.begin(), start.end());
     Ran started = vm().agent(arguments);
     EXPECT_TRUE(started.ok()) << started.describe();
     return started;
+  }
+  // The template is there, and good.
+  static bool resumes() {
+    if (!resumed()) restart();
+    return resumed();
   }
 };
 
@@ -58,7 +65,7 @@ TEST_F(TemplateTest, WhatTheGuestChangesInItsFoldersLasts) {
   for (const auto& folder : lasting) vm().root_says("echo kept > " + folder + "/probe");
   vm().root_says("rm /usr/bin/tree; echo lost > /probe; echo lost > /tmp/probe");
   for (const bool cold : {false, true}) {
-    restart(cold ? std::vector<std::string>{"--cold"} : std::vector<std::string>{});
+    restart(cold ? std::vector<std::string>{"--cold"} : std::vector<std::string>{}, {});
     for (const auto& folder : lasting)
       EXPECT_EQ(vm().root_says("cat " + folder + "/probe"), "kept") << folder;
     EXPECT_EQ(vm().root_says("ls /usr/bin/tree /probe /tmp/probe 2>/dev/null || true"), "");
@@ -71,11 +78,9 @@ TEST_F(TemplateTest, AUnitThatTheGuestEnabledRunsAfterTheNextStart) {
       "[Install]\\nWantedBy=multi-user.target\\n' > /etc/systemd/system/probe.service; "
       "systemctl enable probe.service");
   EXPECT_EQ(vm().root_says("ls /run/probe-ran 2>/dev/null || true"), "");
-  restart();
+  restart({}, {});
   EXPECT_TRUE(resumed());
-  EXPECT_TRUE(eventually(std::chrono::seconds(20), [&] {
-    return vm().root_says("ls /run/probe-ran 2>/dev/null || true") == "/run/probe-ran";
-  }));
+  EXPECT_TRUE(vm().guest_sees("ls /run/probe-ran 2>/dev/null", std::chrono::seconds(20)));
   vm().root_says("systemctl disable probe.service; rm /etc/systemd/system/probe.service");
 }
 
@@ -84,8 +89,7 @@ TEST_F(TemplateTest, Identity_TwoVmsOfOneTemplateDrawDifferentNumbers) {
       "head -c 32 /dev/urandom | base64; cat /proc/sys/kernel/random/uuid; "
       "python3 -c 'import random, uuid; print(random.getrandbits(256)); print(uuid.uuid4())'; "
       "mktemp -u; date +%Y";
-  restart();
-  ASSERT_TRUE(resumed());
+  ASSERT_TRUE(resumes());
   const auto first = split_lines(vm().guest_says(script));
   restart();
   ASSERT_TRUE(resumed());
@@ -97,8 +101,7 @@ TEST_F(TemplateTest, Identity_TwoVmsOfOneTemplateDrawDifferentNumbers) {
 }
 
 TEST_F(TemplateTest, S27_ADamagedTemplateCostsALineAndABoot) {
-  restart();
-  ASSERT_TRUE(resumed());
+  ASSERT_TRUE(resumes());
   for (const auto* file : {"pages", "devices", "root.qcow2"}) {
     for (const auto& folder : templates()) {
       std::fstream damaged(folder + "/" + file, std::ios::in | std::ios::out | std::ios::binary);
@@ -117,8 +120,7 @@ TEST_F(TemplateTest, S27_ADamagedTemplateCostsALineAndABoot) {
 }
 
 TEST_F(TemplateTest, S27_ATruncatedTemplateCostsALineAndABoot) {
-  restart();
-  ASSERT_TRUE(resumed());
+  ASSERT_TRUE(resumes());
   for (const auto& folder : templates())
     fs::resize_file(folder + "/pages", fs::file_size(folder + "/pages") / 2);
   const Ran started = restart();
@@ -152,7 +154,7 @@ TEST_F(TemplateTest, F14_KilledWhileATemplateIsMadeOrUsed) {
     return false;
   };
   for (const auto* step : {"devices", "pages"}) {
-    ASSERT_TRUE(vm().stop().ok());
+    ASSERT_TRUE(vm().stop({"--force"}).ok());
     fs::remove_all(folder);
     killed_when([&] { return draft_has(step); });
     EXPECT_TRUE(templates().empty()) << step;
@@ -162,7 +164,7 @@ TEST_F(TemplateTest, F14_KilledWhileATemplateIsMadeOrUsed) {
   EXPECT_FALSE(resumed());
   ASSERT_EQ(templates().size(), 1U);
   EXPECT_FALSE(draft_has("")) << "what was half made is gone";
-  ASSERT_TRUE(vm().stop().ok());
+  ASSERT_TRUE(vm().stop({"--force"}).ok());
   killed_when([&] {
     return vm().file("logs/supervisor.log").find("start: memory after", length) !=
            std::string::npos;
@@ -174,8 +176,7 @@ TEST_F(TemplateTest, F14_KilledWhileATemplateIsMadeOrUsed) {
 
 // The manifest is right, and QEMU cannot make sense of the state all the same.
 TEST_F(TemplateTest, AStateThatQemuCannotReadCostsALineAndABoot) {
-  restart();
-  ASSERT_TRUE(resumed());
+  ASSERT_TRUE(resumes());
   for (const auto& folder : templates()) {
     const std::string devices = folder + "/devices";
     const auto size = fs::file_size(devices);
