@@ -50,7 +50,7 @@ TEST_F(CrowdTest, F12_SixtyFourCommandsAtOnce) {
                                                       {"stop", vm().name()},
                                                       {"status", vm().name()}};
     const auto& verb = kinds[static_cast<std::size_t>(i) % kinds.size()];
-    crowd.emplace_back(verb[0], Background(vm().agent_argv(verb, {"--timeout", "45"}), vm().root(),
+    crowd.emplace_back(verb[0], Background(vm().agent_argv(verb, {"--timeout", "25"}), vm().root(),
                                            vm().agent_options()));
   }
   std::map<std::string, std::map<int, int>> outcomes;
