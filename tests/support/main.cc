@@ -105,13 +105,6 @@ void add_common_options(CLI::App& app) {
   app.add_flag("-d,--debug", options().debug, "passed on to agent-vm");
   app.add_flag("-v,--verbose", options().verbose, "passed on to agent-vm");
   app.add_flag("--keep", options().keep, "leave every test's directory");
-  app.add_option("--part", options().part,
-                 "only this part of the suites: 1/2 and 2/2 are all of them")
-      ->delimiter('/')
-      ->check(CLI::PositiveNumber)
-      ->type_name("N/M");
-  app.add_option("--turns", options().turns, "take turns with who names the same file")
-      ->type_name("FILE");
 }
 
 bool prepare_run() {
@@ -120,11 +113,6 @@ bool prepare_run() {
     return false;
   }
   options().agent_vm = fs::absolute(options().agent_vm).string();
-  if (const auto& turns = options().turns;
-      !turns.empty() && ::access(turns.c_str(), R_OK | W_OK) != 0) {
-    std::fprintf(stderr, "error: %s is no file that can be read and written\n", turns.c_str());
-    return false;
-  }
   const char* base = std::getenv("TMPDIR");  // NOLINT(concurrency-mt-unsafe): single-threaded
   std::string root = std::string(base == nullptr ? "/tmp" : base) + "/agent-vm-test-XXXXXX";
   if (::mkdtemp(root.data()) == nullptr) {

@@ -6,7 +6,7 @@
 
 namespace agent_vm::test {
 
-// Adds --agent-vm, --timeout, --debug, --verbose, --keep, --part and --turns.
+// Adds --agent-vm, --timeout, --debug, --verbose and --keep.
 void add_common_options(CLI::App& app);
 
 // Checks the program under test and makes the root directory; prints why not.
