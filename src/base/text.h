@@ -45,6 +45,8 @@ std::optional<std::uint64_t> parse_unsigned(std::string_view text);
 std::optional<std::string> nearest(std::string_view word, std::span<const std::string> candidates);
 
 std::string to_hex(std::span<const std::uint8_t> bytes);
+// ASCII letters only.
+std::string lower(std::string_view text);
 std::string base64_encode(std::string_view bytes);
 Result<std::string> base64_decode(std::string_view text);
 

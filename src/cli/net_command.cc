@@ -7,6 +7,7 @@
 #include "cli/exit_code.h"
 #include "cli/log_follower.h"
 #include "cli/verbs.h"
+#include "config/git_rule.h"
 #include "control/client.h"
 #include "launch/egress.h"
 #include "launch/install_layout.h"
@@ -113,16 +114,22 @@ Result<int> show(Context& context, const Options& options) {
     context.out.print("Its rules are worked out when it is started.");
     return kExitOk;
   }
-  for (const auto& rule : in_force["rules"]) {
+  json rules = in_force["rules"];
+  for (const auto& rule : in_force.value("git", json::array())) rules.push_back(rule);
+  for (const auto& rule : rules) {
     context.out.print("  {:<6} {}   ({})", rule.value("effect", ""),
                       escape_line(rule.value("text", "")), escape_line(rule.value("from", "")));
   }
   return kExitOk;
 }
 
-// Asks the proxy's own code, so that there is one place that decides.
-Result<int> test(Context& context, const Options& options) {
-  const VmDirectory vm = TRY(context.vm(options.vm));
+// Asks who decides about a request of the VM: the proxy's own code, or that of git over SSH.
+Result<json> ask_policy(Context& context, const VmDirectory& vm, const Options& options) {
+  if (options.url.starts_with("ssh://")) {
+    const auto request = TRY(parse_git_url(options.url, lower(options.method) == "push"));
+    const GitDecision decision = decide(TRY(vm.read_config()).network, request);
+    return json{{"allowed", decision.allowed}, {"rule", decision.rule}, {"why", decision.why}};
+  }
   const Deadline deadline = TRY(context.deadline(kPatience));
   const std::string rest =
       options.url.substr(std::min(options.url.find("://"), options.url.size()));
@@ -135,8 +142,13 @@ Result<int> test(Context& context, const Options& options) {
                                 fmt::format("{}/{}", inputs.policy_folder, kPolicyFile),
                                 options.method, target.substr(0, slash), path},
                        .deadline = deadline}));
-  const json decision = json::parse(asked.out, nullptr, false);
+  json decision = json::parse(asked.out, nullptr, false);
   if (!decision.is_object()) return fail("the policy gave no answer");
+  return decision;
+}
+
+Result<int> test(Context& context, const Options& options) {
+  const json decision = TRY(ask_policy(context, TRY(context.vm(options.vm)), options));
   context.out.json(decision);
   const bool allowed = decision.value("allowed", false);
   context.out.print("{}: {} {}", allowed ? "allowed" : "refused", options.method,
@@ -232,8 +244,12 @@ void add_net(CLI::App& app, Context& context) {
   add_vm_argument(*add_action(*net, context, "show", "mode and rules", options, show), options->vm);
   CLI::App* test_verb =
       add_action(*net, context, "test", "which rule decides about a URL", options, test);
-  test_verb->add_option("URL", options->url, "such as https://api.example.org/v1")->required();
-  test_verb->add_option("--method", options->method, "left out: GET")->type_name("METHOD");
+  test_verb
+      ->add_option("URL", options->url,
+                   "such as https://api.example.org/v1, ssh://git@git.example.org/app")
+      ->required();
+  test_verb->add_option("--method", options->method, "left out: GET; of git over SSH: fetch, push")
+      ->type_name("METHOD");
   add_vm_option(*test_verb, options->vm);
   CLI::App* log_verb =
       add_action(*net, context, "log", "every request, allowed or refused", options,

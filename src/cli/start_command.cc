@@ -33,7 +33,11 @@ Result<Fd> open_picture(const std::string& path) {
 // What is asked for beyond the report; the VM runs, so nothing here undoes that.
 Status show_profile(Context& context, const VmDirectory& vm, StartOutcome& outcome,
                     const Options& options, const Fd& picture) {
-  TRY(add_boot_profile(vm, outcome.profile, TRY(context.deadline(std::chrono::seconds(60)))));
+  const Deadline deadline = TRY(context.deadline(std::chrono::seconds(60)));
+  if (const auto added = add_boot_profile(vm, outcome.profile, deadline); !added) {
+    context.out.note("the guest does not say how it booted: {}",
+                     escape_line(added.error().message()));
+  }
   if (options.profile) {
     for (const auto& line : to_lines(outcome.profile)) context.out.print("{}", line);
   }

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "base/text.h"
+#include "config/git_rule.h"
 #include "config/ip_range.h"
 
 namespace agent_vm {
@@ -18,36 +19,11 @@ constexpr std::array<std::pair<NetworkMode, std::string_view>, 3> kModes{
 constexpr std::size_t kMaxRule = 1024;
 constexpr std::size_t kMaxRules = 1000;
 
-std::string lower(std::string_view text) {
-  std::string lowered(text);
-  for (char& c : lowered) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return lowered;
-}
-
 bool is_label(std::string_view label) {
   return !label.empty() && label.size() <= 63 && label.front() != '-' && label.back() != '-' &&
          std::ranges::all_of(label, [](char c) {
            return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
          });
-}
-
-// A name as it stands in DNS, lower case, at least two labels, the last not a number: so that it
-// can never be an address in any notation.
-Status valid_host(std::string_view host) {
-  const auto labels = split(host, '.');
-  const bool well_formed =
-      host.size() <= 253 && labels.size() >= 2 && std::ranges::all_of(labels, is_label);
-  const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
-  if (!well_formed || std::ranges::all_of(labels.back(), is_digit) ||
-      labels.back().starts_with("0x")) {
-    return fail(ErrorKind::kInvalidInput,
-                "'{}' is not a host name; write one such as api.example.org or *.example.org, an "
-                "international one in its xn-- form, without scheme and port",
-                escape_line(host));
-  }
-  return {};
 }
 
 Status take_methods(std::string_view text, NetworkRule& rule) {
@@ -68,7 +44,7 @@ Status take_target(std::string_view text, NetworkRule& rule) {
   rule.host = lower(text.substr(0, slash));
   if (slash != std::string_view::npos) rule.path = text.substr(slash);
   const bool wildcard = rule.host.starts_with("*.");
-  TRY(valid_host(std::string_view(rule.host).substr(wildcard ? 2 : 0)));
+  TRY(valid_host_name(std::string_view(rule.host).substr(wildcard ? 2 : 0)));
   if (!rule.path.empty() && rule.path.find_first_of("?#%\\") != std::string::npos) {
     return fail(ErrorKind::kInvalidInput,
                 "the path '{}' cannot be matched: write it decoded and without a query",
@@ -78,6 +54,21 @@ Status take_target(std::string_view text, NetworkRule& rule) {
 }
 
 }  // namespace
+
+Status valid_host_name(std::string_view host) {
+  const auto labels = split(host, '.');
+  const bool well_formed =
+      host.size() <= 253 && labels.size() >= 2 && std::ranges::all_of(labels, is_label);
+  const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+  if (!well_formed || std::ranges::all_of(labels.back(), is_digit) ||
+      labels.back().starts_with("0x")) {
+    return fail(ErrorKind::kInvalidInput,
+                "'{}' is not a host name; write one such as api.example.org or *.example.org, an "
+                "international one in its xn-- form, without scheme and port",
+                escape_line(host));
+  }
+  return {};
+}
 
 std::string_view to_string(NetworkMode mode) {
   return std::ranges::find(kModes, mode, &decltype(kModes)::value_type::first)->second;
@@ -122,6 +113,7 @@ Result<NetworkRule> parse_network_rule(std::string_view text) {
 }
 
 Status valid_network_entry(std::string_view text) {
+  if (is_git_rule(text)) return valid_git_rule(text);
   if (!text.starts_with('@')) {
     TRY(parse_network_rule(text));
     return {};

@@ -35,12 +35,15 @@ struct NetworkRule {
 
   bool operator==(const NetworkRule&) const = default;
 };
+// A name as it stands in DNS, lower case, at least two labels, the last not a number: so that it can
+// never be an address in any notation.
+Status valid_host_name(std::string_view host);
 // Not a preset. Refuses what could be misread: IP addresses, schemes, ports, spaces, control bytes.
 Result<NetworkRule> parse_network_rule(std::string_view text);
 
 inline constexpr std::string_view kPresets[] = {"@anthropic", "@apt",    "@git-origin",
                                                 "@npm",       "@openai", "@pip"};
-// A rule, or a known preset.
+// A rule, also one for git over SSH (see git_rule.h), or a known preset.
 Status valid_network_entry(std::string_view text);
 
 // What a VM may reach unless its owner says otherwise: packages, and the repository that it is of.

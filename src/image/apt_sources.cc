@@ -19,14 +19,6 @@ constexpr std::array<std::string_view, 7> kOptions{
     "Signed-By",       "Trusted",        "Check-Valid-Until", "Valid-Until-Min",
     "Valid-Until-Max", "Allow-Insecure", "Allow-Weak"};
 
-std::string lower(std::string_view text) {
-  std::string result(text);
-  std::ranges::transform(result, result.begin(), [](unsigned char c) {
-    return static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
-  });
-  return result;
-}
-
 std::optional<std::string> option_name(std::string_view key) {
   for (const auto& name : kOptions) {
     if (lower(name) == lower(key)) return std::string(name);

@@ -25,7 +25,7 @@ constexpr std::size_t kMaxText = 1U << 20U;
 constexpr std::size_t kMaxProgram = 256U << 20U;
 constexpr std::uint32_t kDev = 1000;
 // The programs that go into the guest's /usr/lib/agent-vm.
-constexpr std::array kGuestPrograms{"agent-mcp", "agent-vm-identity"};
+constexpr std::array kGuestPrograms{"agent-mcp", "agent-vm-git-ssh", "agent-vm-identity"};
 constexpr const char* kInit = "agent-vm-init";
 
 void sort_unique(std::vector<std::string>& list) {

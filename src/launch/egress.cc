@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "base/text.h"
+#include "config/git_rule.h"
 #include "config/ip_range.h"
 #include "launch/presets.h"
 #include "os/files.h"
@@ -67,6 +68,12 @@ class RuleList {
 
   Status add(const std::vector<std::string>& entries, bool allows, const std::string& origin) {
     for (const auto& entry : entries) {
+      // The supervisor decides about these, not the proxy.
+      if (is_git_rule(entry)) {
+        git_rules_.push_back(
+            {{"effect", allows ? "allow" : "deny"}, {"text", entry}, {"from", origin}});
+        continue;
+      }
       if (!entry.starts_with('@')) {
         rules_.push_back(rule_to_json(TRY(parse_network_rule(entry)), allows, entry, origin));
         continue;
@@ -79,11 +86,13 @@ class RuleList {
     return {};
   }
   json take() { return std::move(rules_); }
+  json take_git() { return std::move(git_rules_); }
 
  private:
   const VmConfig& config_;
   const PackageSources& sources_;
   json rules_ = json::array();
+  json git_rules_ = json::array();
 };
 
 }  // namespace
@@ -129,7 +138,8 @@ Status write_network_records(const VmDirectory& vm, const VmConfig& config,
                          {"vm", config.name},
                          {"mode", to_string(policy.mode)},
                          {"refused", std::move(refused)},
-                         {"rules", rules.take()}};
+                         {"rules", rules.take()},
+                         {"git", rules.take_git()}};
   // The proxy reads it under an id that owns nothing; the VM's own directory keeps others out.
   TRY(make_directory_at(vm.fd(), kPolicyFolder, 0755));
   const Fd folder = TRY(open_beneath(vm.fd(), kPolicyFolder, O_RDONLY | O_DIRECTORY));

@@ -9,6 +9,7 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 #include <future>
 
 #include "base/log.h"
@@ -130,6 +131,9 @@ Result<StartedSupervisor> spawn_supervisor(const std::string& state_path, const 
   if (options.cold) spec.argv.emplace_back("--cold");
   if (options.debug) spec.argv.emplace_back("--debug");
   spec.environment = host_environment();
+  // For the ssh of git over SSH, which goes out on the host; no other child gets it.
+  if (const char* agent = std::getenv("SSH_AUTH_SOCK"))  // NOLINT(concurrency-mt-unsafe)
+    spec.environment.push_back(fmt::format("SSH_AUTH_SOCK={}", agent));
   spec.descriptors = {{theirs.get(), 3}, {lock.fd(), 4}, {secrets.get(), 5}};
   spec.working_directory = "/";
   spec.new_session = true;

@@ -40,6 +40,7 @@ struct PreparedStart {
   std::shared_ptr<const Suspended> suspended;  // the VM goes on from there, or not at all
   SuspendedMachine machine;                    // what a suspended VM of this start would need
   Fd secrets;                                  // what the proxy puts in; see launch/secrets.h
+  Fd git_broker;                               // see supervise/git_broker.h
   // Worth a line to the user: software emulation, an image newer than the disk's.
   std::vector<std::string> notes;
 };

@@ -14,6 +14,8 @@ constexpr std::uint16_t kGuestSshPort = 22;
 constexpr std::uint16_t kGuestMcpPort = 8000;
 // Where the proxy listens on the gateway; ports 80 and 443 of any address lead there.
 constexpr std::uint16_t kProxyPort = 8080;
+// Where the guest's git asks for a repository behind SSH: git's own port.
+constexpr std::uint16_t kGitPort = 9418;
 
 // The gateway's other side: a network of two, the gateway and the uplink (prefix as above).
 constexpr std::string_view kUplinkNetwork = "10.66.1.0";

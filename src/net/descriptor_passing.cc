@@ -32,9 +32,9 @@ Status send_descriptors(int socket, std::string_view text, const std::vector<int
   return {};
 }
 
-Result<std::vector<Fd>> receive_descriptors(int socket, std::size_t count) {
-  std::array<char, 256> text{};
-  iovec part{text.data(), text.size()};
+Result<std::vector<Fd>> receive_descriptors(int socket, std::size_t count, std::string* text) {
+  std::array<char, 8192> bytes{};
+  iovec part{bytes.data(), bytes.size()};
   alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kMost)> control{};
   msghdr message{};
   message.msg_iov = &part;
@@ -58,6 +58,7 @@ Result<std::vector<Fd>> receive_descriptors(int socket, std::size_t count) {
   if (descriptors.size() != count) {
     return fail("expected {} descriptors, received {}", count, descriptors.size());
   }
+  if (text != nullptr) text->assign(bytes.data(), static_cast<std::size_t>(got));
   return descriptors;
 }
 

@@ -100,14 +100,14 @@ Result<Fd> make_name_socket() {
 
 // Held by the supervisor, too: while a proxy starts, for the first time or again, its connections
 // wait here instead of being refused.
-Result<Fd> make_door() {
+Result<Fd> make_door(std::uint16_t port) {
   Fd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  const sockaddr_in address = socket_address(kGatewayAddress, kProxyPort);
-  // So that it can listen again while connections of a proxy that has ended are still closing.
+  const sockaddr_in address = socket_address(kGatewayAddress, port);
+  // So that it can listen again while connections of a program that has ended are still closing.
   const int yes = 1;
   if (!fd || ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) != 0 ||
       ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
-    return fail_errno(errno, "cannot make the proxy's socket");
+    return fail_errno(errno, "cannot make the gateway's port {}", port);
   return fd;
 }
 
@@ -174,7 +174,8 @@ Result<Gateway> build() {
   TRY(bring_up(socket.get(), kUplink));
   TRY(set_default_route(socket.get(), kUplinkRouter));
   gateway.name_socket = TRY(make_name_socket());
-  gateway.door = TRY(make_door());
+  gateway.door = TRY(make_door(kProxyPort));
+  gateway.git_door = TRY(make_door(kGitPort));
   gateway.filter = TRY(make_filter_socket());
   gateway.network_namespace = Fd(::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
   if (!gateway.network_namespace)
@@ -212,6 +213,7 @@ add rule inet agentvm input iifname "lo" accept
 add rule inet agentvm input iifname "tap0" ct state established,related accept
 add rule inet agentvm input iifname "tap0" ip daddr {gateway} udp dport 53 accept
 add rule inet agentvm input iifname "tap0" ct status dnat tcp dport {proxy_port} accept
+add rule inet agentvm input iifname "tap0" ip daddr {gateway} tcp dport {git_port} accept
 add rule inet agentvm input iifname "tap0" goto nowhere
 add rule inet agentvm input iifname "tapu" ct state established accept
 add chain inet agentvm forward {{ type filter hook forward priority filter; policy drop; }}
@@ -223,9 +225,10 @@ add rule inet agentvm output oifname "tapu" meta skuid {proxy} accept
 add rule inet agentvm output oifname "tapu" ct state established accept
 add rule inet agentvm output counter drop
 )",
-      fmt::arg("proxy_port", kProxyPort), fmt::arg("guest", kGuestAddress),
-      fmt::arg("gateway", kGatewayAddress), fmt::arg("relay", kRelayId),
-      fmt::arg("proxy", kProxyId), fmt::arg("ssh", kGuestSshPort), fmt::arg("mcp", kGuestMcpPort));
+      fmt::arg("proxy_port", kProxyPort), fmt::arg("git_port", kGitPort),
+      fmt::arg("guest", kGuestAddress), fmt::arg("gateway", kGatewayAddress),
+      fmt::arg("relay", kRelayId), fmt::arg("proxy", kProxyId), fmt::arg("ssh", kGuestSshPort),
+      fmt::arg("mcp", kGuestMcpPort));
 }
 
 Result<Gateway> make_gateway() {
@@ -241,15 +244,15 @@ Result<Gateway> make_gateway() {
   builder.argv = {"gateway-builder"};
   builder.in_child = [channel = theirs.get()]() -> Status {
     const Gateway gateway = TRY(build());
-    return send_descriptors(
-        channel, "gateway",
-        {gateway.network_namespace.get(), gateway.tap.get(), gateway.uplink_tap.get(),
-         gateway.name_socket.get(), gateway.door.get(), gateway.filter.get()});
+    return send_descriptors(channel, "gateway",
+                            {gateway.network_namespace.get(), gateway.tap.get(),
+                             gateway.uplink_tap.get(), gateway.name_socket.get(),
+                             gateway.door.get(), gateway.filter.get(), gateway.git_door.get()});
   };
   builder.main_instead_of_exec = [] { return 0; };
   Child child = TRY(spawn(builder));
   theirs.reset();
-  auto message = TRY(receive_descriptors(ours.get(), 6));
+  auto message = TRY(receive_descriptors(ours.get(), 7));
   static_cast<void>(TRY(child.wait()));
   Gateway gateway;
   gateway.network_namespace = std::move(message[0]);
@@ -258,6 +261,7 @@ Result<Gateway> make_gateway() {
   gateway.name_socket = std::move(message[3]);
   gateway.door = std::move(message[4]);
   gateway.filter = std::move(message[5]);
+  gateway.git_door = std::move(message[6]);
   return gateway;
 }
 

@@ -15,6 +15,7 @@ struct Gateway {
   Fd name_socket;  // UDP port 53 of the gateway, for the resolver
   Fd filter;       // netlink, for read_drop_counts()
   Fd door;         // the proxy's TCP port, bound; listens while there is a way out
+  Fd git_door;     // that of git over SSH, the same
 };
 
 // Makes the namespace with lo, tap0 (10.66.0.1/24), the interface of the uplink, and its packet

@@ -58,6 +58,7 @@ Status Egress::apply(const NetworkPolicy& policy) {
   const bool wanted = policy.mode != NetworkMode::kOff;
   const bool is_open = mode_ != NetworkMode::kOff;
   mode_ = policy.mode;
+  TRY(git_.apply(policy));
   if (!wanted) {
     if (is_open) log::info("network: off");
     kill();
@@ -85,7 +86,6 @@ Status Egress::apply(const NetworkPolicy& policy) {
 
 Status Egress::open() {
   ++generation_;
-  TRY(open_audit());
   constexpr int kMostWaiting = 512;
   if (::listen(gateway_.door.get(), kMostWaiting) != 0)
     return fail_errno(errno, "cannot listen for the proxy");
@@ -161,6 +161,7 @@ void Egress::kill() {
 Task<void> Egress::close() {
   mode_ = NetworkMode::kOff;
   kill();
+  static_cast<void>(git_.apply({.mode = NetworkMode::kOff}));
   if (!closed_ && gateway_.filter) record_drops();
   closed_ = true;
   for (auto& part : parts_) {
@@ -169,9 +170,13 @@ Task<void> Egress::close() {
   }
 }
 
-Status Egress::open_audit() {
-  if (!audit_) audit_ = TRY(AuditLog::open(vm_.fd(), vm_.name()));
-  return {};
+void Egress::keep(const json& record) {
+  if (!audit_) {
+    auto opened = AuditLog::open(vm_.fd(), vm_.name());
+    if (!opened) return log::error("{}", opened.error().message());
+    audit_ = std::move(*opened);
+  }
+  if (const auto kept = audit_->append(record); !kept) log::error("{}", kept.error().message());
 }
 
 // The filter counts, and nobody is told: so it is asked, which costs two system calls, and makes at
@@ -196,12 +201,7 @@ void Egress::record_drops() {
     any |= count != dropped_[kind];
   }
   dropped_ = *counts;
-  if (!any) return;
-  if (const auto opened = open_audit(); !opened) {
-    log::error("{}", opened.error().message());
-  } else if (const auto kept = audit_->append(record); !kept) {
-    log::error("{}", kept.error().message());
-  }
+  if (any) keep(record);
 }
 
 // One message, one record. What the proxy says is checked like anything that the guest could have
@@ -219,7 +219,7 @@ Task<void> Egress::keep_records(Fd socket) {
       log::warn("the proxy sent a record that cannot be understood ({} bytes)", got);
       continue;
     }
-    if (const auto kept = audit_->append(record); !kept) log::error("{}", kept.error().message());
+    keep(record);
   }
 }
 

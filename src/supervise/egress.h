@@ -19,6 +19,7 @@
 #include "state/vm_directory.h"
 #include "supervise/capped_log.h"
 #include "supervise/children.h"
+#include "supervise/git_door.h"
 
 namespace agent_vm {
 
@@ -26,8 +27,14 @@ class Egress {
  public:
   // All outlive it.
   Egress(asio::io_context& io, const VmDirectory& vm, const LaunchPlan& plan,
-         const Gateway& gateway, const Fd& secrets)
-      : io_(io), vm_(vm), plan_(plan), gateway_(gateway), secrets_(secrets) {}
+         const Gateway& gateway, const Fd& secrets, const Fd& git_broker)
+      : io_(io),
+        vm_(vm),
+        plan_(plan),
+        gateway_(gateway),
+        secrets_(secrets),
+        git_(io, vm.name(), gateway.git_door, git_broker,
+             [this](const nlohmann::json& record) { keep(record); }) {}
 
   // Makes what runs agree with `policy`. Does not wait for the proxy: a start does not take longer
   // for it, and connections that come before it wait in the gateway's kernel.
@@ -60,13 +67,14 @@ class Egress {
   Task<void> watch_drops();
   // One record of what was dropped since the last one; none for nothing.
   void record_drops();
-  Status open_audit();
+  void keep(const nlohmann::json& record);
 
   asio::io_context& io_;
   const VmDirectory& vm_;
   const LaunchPlan& plan_;
   const Gateway& gateway_;
   const Fd& secrets_;
+  GitDoor git_;
 
   NetworkMode mode_ = NetworkMode::kOff;
   std::vector<std::string> ranges_;

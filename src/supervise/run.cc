@@ -18,6 +18,7 @@
 #include "state/authority.h"
 #include "state/state_directory.h"
 #include "supervise/control_server.h"
+#include "supervise/git_broker.h"
 #include "supervise/supervisor.h"
 
 namespace agent_vm {
@@ -34,6 +35,7 @@ struct Setup {
   VmDirectory vm;
   VmConfig config;
   PreparedStart prepared;
+  Child git_broker;
 };
 
 Result<Setup> set_up(const SupervisorOptions& options, Fd lock, const Deadline& deadline) {
@@ -58,9 +60,11 @@ Result<Setup> set_up(const SupervisorOptions& options, Fd lock, const Deadline& 
   // From here on every other command can see that somebody is at work, and whether he still is.
   TRY(vm.write_run(record));
   lock.reset();
+  GitBroker git = TRY(start_git_broker());
+  prepared.git_broker = std::move(git.channel);
   TRY(take_kvm_group());
   TRY(enter_user_namespace(prepared.plan.ids));
-  return Setup{std::move(vm), std::move(config), std::move(prepared)};
+  return Setup{std::move(vm), std::move(config), std::move(prepared), std::move(git.process)};
 }
 
 void report(int channel, const json& message) {
@@ -136,6 +140,9 @@ int run_supervisor(const SupervisorOptions& options) {
   asio::io_context io(1);
   start_detached(io, live(io, options, *setup, deadline, status));
   io.run();
+  // It would see our end and go by itself; with every ssh of its session it is gone before us.
+  ::kill(-setup->git_broker.pid(), SIGKILL);
+  static_cast<void>(setup->git_broker.wait());
   return status;
 }
 

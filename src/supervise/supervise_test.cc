@@ -6,6 +6,8 @@
 #include "os/files.h"
 #include "supervise/boot_profile.h"
 #include "supervise/capped_log.h"
+#include "supervise/git_broker.h"
+#include "supervise/git_door.h"
 #include "supervise/identity_document.h"
 
 namespace agent_vm {
@@ -95,6 +97,39 @@ TEST(BootProfile, S24_KeepsLittleOfWhatAGuestPrints) {
   EXPECT_EQ(profile["kernel_ms"], 0.0);
   EXPECT_EQ(profile["units"].size(), 12U);
   EXPECT_LE(profile["units"][0]["name"].get<std::string>().size(), 60U);
+}
+
+TEST(GitDoor, ReadsOnlyWhatIsExactlyARequest) {
+  std::string version;
+  const auto good = parse_git_line(
+      R"({"service":"git-receive-pack","user":"git","host":"Git.Example.org","port":"22",)"
+      R"("path":"/team/app.git","version":"version=2"})",
+      version);
+  ASSERT_TRUE(good);
+  EXPECT_TRUE(good->push);
+  EXPECT_EQ(good->host, "git.example.org");
+  EXPECT_EQ(version, "version=2");
+  for (
+      const auto* line :
+      {"", "[]", "{}", R"({"service":"sh","user":"git","host":"a.b","port":"22","path":"/x"})",
+       R"({"service":"git-upload-pack","user":"git","host":"a.b","port":22,"path":"/x"})",
+       R"({"service":"git-upload-pack","user":"git","host":"a.b","port":"22","path":"/x'y"})",
+       R"({"service":"git-upload-pack","user":"-x","host":"a.b","port":"22","path":"/x"})",
+       R"({"service":"git-upload-pack","user":"git","host":"a","port":"22","path":"/x"})",
+       R"({"service":"git-upload-pack","user":"g","host":"a.b","port":"1","path":"x","version":"0"})"}) {
+    EXPECT_FALSE(parse_git_line(line, version)) << line;
+  }
+}
+
+TEST(GitBroker, SshIsAskedForNothingButTheOneProgram) {
+  const auto request = parse_git_url("ssh://ann@git.example.org:2222/team/app.git", true);
+  const auto argv = git_ssh_command(request.value(), "/nonexistent");
+  EXPECT_THAT(argv, testing::IsSupersetOf({"BatchMode=yes", "StrictHostKeyChecking=yes",
+                                           "ForwardAgent=no", "ClearAllForwardings=yes",
+                                           "UserKnownHostsFile=/nonexistent/.ssh/known_hosts"}));
+  EXPECT_THAT(std::vector<std::string>(argv.end() - 7, argv.end()),
+              testing::ElementsAre("-p", "2222", "-l", "ann", "--", "git.example.org",
+                                   "git-receive-pack '/team/app.git'"));
 }
 
 }  // namespace

@@ -172,7 +172,7 @@ class Supervisor {
   bool share_is_out_ = false;           // unplugged, and virtiofsd ends for that reason
   std::shared_ptr<SupervisedChild> relay_;
   std::shared_ptr<Machine> machine_;
-  Egress egress_{io_, vm_, prepared_.plan, gateway_, prepared_.secrets};
+  Egress egress_{io_, vm_, prepared_.plan, gateway_, prepared_.secrets, prepared_.git_broker};
   int relay_restarts_ = 0;
 
   // The question to the guest that is under way: whoever asks meanwhile gets its answer, too.
