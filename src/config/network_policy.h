@@ -35,8 +35,8 @@ struct NetworkRule {
 
   bool operator==(const NetworkRule&) const = default;
 };
-// A name as it stands in DNS, lower case, at least two labels, the last not a number: so that it can
-// never be an address in any notation.
+// A name as it stands in DNS, lower case, at least two labels, the last not a number: so that it
+// can never be an address in any notation.
 Status valid_host_name(std::string_view host);
 // Not a preset. Refuses what could be misread: IP addresses, schemes, ports, spaces, control bytes.
 Result<NetworkRule> parse_network_rule(std::string_view text);

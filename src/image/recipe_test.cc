@@ -27,7 +27,8 @@ class RecipeTest : public testing::Test {
     write("image/tree.conf", "R /tmp/*\n");
     write("image/files/etc/hosts", "127.0.0.1 localhost\n");
     write("image/files/home/dev/.profile", "");
-    for (const char* name : {"agent-mcp", "agent-vm-identity", "agent-vm-init"}) {
+    for (const char* name :
+         {"agent-mcp", "agent-vm-git-ssh", "agent-vm-identity", "agent-vm-init"}) {
       write(std::string("guest/") + name, name);
     }
   }
