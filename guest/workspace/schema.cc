@@ -231,9 +231,13 @@ const Json& tool_definitions() {
 }
 
 Status check_arguments(const std::string& tool, const Json& arguments) {
+  return check_arguments(tool_definitions(), tool, arguments);
+}
+
+Status check_arguments(const Json& definitions, const std::string& tool, const Json& arguments) {
   std::vector<std::string> names;
   const Json* schema = nullptr;
-  for (const Json& definition : tool_definitions()) {
+  for (const Json& definition : definitions) {
     names.push_back(definition.at("name"));
     if (definition.at("name") == tool) schema = &definition.at("inputSchema");
   }

@@ -17,5 +17,7 @@ const Json& tool_definitions();
 // Checks `arguments` of a call to `tool`: unknown tool or argument (the nearest known one is
 // named), missing, of a wrong type, out of range.
 Status check_arguments(const std::string& tool, const Json& arguments);
+// The same against other definitions of tools.
+Status check_arguments(const Json& definitions, const std::string& tool, const Json& arguments);
 
 }  // namespace agent_vm::workspace
