@@ -279,7 +279,7 @@ Result<int> prune(Context& context, const Options& options) {
 
 void add_choice(CLI::App& verb, const std::shared_ptr<Options>& options) {
   const auto given = [options](auto&&...) { options->choice_given = true; };
-  verb.add_option("--variant", options->choice.variant, "which set of packages")
+  verb.add_option("--variant", options->choice.variant, "which sets of packages, joined by +")
       ->type_name("NAME")
       ->each(given);
   verb.add_option("--package", options->choice.packages,
@@ -295,7 +295,7 @@ void add_build(CLI::App& image, Context& context) {
   const auto options = std::make_shared<Options>();
   CLI::App* verb = add_verb(image, "build", "build an image, unless it is there",
                             "  agent-vm image build\n"
-                            "  agent-vm image build --variant build-tools\n"
+                            "  agent-vm image build --variant build-tools+language-servers\n"
                             "  agent-vm image build --package postgresql --npm typescript@5.4.5\n"
                             "  agent-vm image build --lock agent-vm.lock");
   add_choice(*verb, options);

@@ -11,7 +11,8 @@ void SettingsFlags::add_to(CLI::App& verb) {
   verb.add_option("--disk", disk, "largest size of the disk, such as 20G")->type_name("SIZE");
   verb.add_option("--accel", accel, "auto: kvm when it works; kvm: or refuse; tcg: emulate")
       ->type_name("auto|kvm|tcg");
-  verb.add_option("--image-variant", image_variant, "which image (see: agent-vm image list)")
+  verb.add_option("--image-variant", image_variant,
+                  "which sets of packages, joined by + (see agent-vm.toml(5))")
       ->type_name("NAME");
   verb.add_option("--allow-origin", allowed_origins,
                   "origin that may call the MCP endpoint; can be repeated")

@@ -126,6 +126,21 @@ Status valid_npm_spec(std::string_view spec) {
               shown(spec));
 }
 
+std::string npm_package_name(std::string_view spec) {
+  return std::string(spec.substr(0, spec.find('@', 1)));
+}
+
+Status valid_image_variant(std::string_view variant) {
+  const auto good = [](const std::string& name) {
+    return !name.empty() && is_alnum(name.front()) &&
+           std::ranges::all_of(name, [](char c) { return is_alnum(c) || is_one_of(c, "-_"); });
+  };
+  if (variant.size() <= 256 && std::ranges::all_of(split(variant, '+'), good)) return {};
+  return fail(ErrorKind::kInvalidInput,
+              "'{}' is not the name of an image variant, nor several joined by '+'",
+              shown(variant));
+}
+
 Status valid_mcp_server_name(std::string_view name) {
   const bool ok =
       !name.empty() && name.size() <= 64 && is_alnum(name.front()) &&

@@ -20,6 +20,10 @@ std::string make_vm_name(std::string_view repository, std::string_view branch);
 
 Status valid_package_name(std::string_view name);  // Debian Policy 5.6.1
 Status valid_npm_spec(std::string_view spec);      // name or @scope/name, with an optional @version
+// "@scope/name@1.2.3" -> "@scope/name"
+std::string npm_package_name(std::string_view spec);
+// "build-tools", or several joined by '+'.
+Status valid_image_variant(std::string_view variant);
 Status valid_mcp_server_name(std::string_view name);
 // "https://claude.ai", "http://localhost:3000": scheme, host, optional port, nothing else.
 Status valid_origin(std::string_view origin);

@@ -119,10 +119,7 @@ Status validate(const VmConfig& config) {
   TRY(valid_path(config.ssh_key_path, "SSH key"));
   TRY(valid_path(config.source_repo, "source repository"));
   TRY(valid_resources(config));
-  if (config.image.variant.empty() || !valid_mcp_server_name(config.image.variant)) {
-    return fail(ErrorKind::kInvalidInput, "'{}' is not the name of an image variant",
-                escape_line(config.image.variant));
-  }
+  TRY(valid_image_variant(config.image.variant));
   for (const auto& package : config.image.packages) TRY(valid_package_name(package));
   for (const auto& spec : config.image.npm) TRY(valid_npm_spec(spec));
   TRY(validate(config.network));

@@ -19,7 +19,7 @@ Result<Accel> parse_accel(std::string_view text);
 
 // What the image holds besides the base system.
 struct ImageChoice {
-  std::string variant = "default";
+  std::string variant = "default";    // or others, joined by '+'
   std::vector<std::string> packages;  // Debian package names
   std::vector<std::string> npm;       // npm specs, such as "typescript" or "@scope/name@1.2.3"
 

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "config/json_fields.h"
+#include "config/names.h"
 #include "image/apt.h"
 #include "image/apt_sources.h"
 #include "image/bootstrap.h"
@@ -107,6 +108,13 @@ Status check_lock(const Recipe& recipe, const ImageLock& lock) {
       return stale(fmt::format("it lacks the package {}", name));
     }
   }
+  const auto npm = lock.npm_manifest.empty() ? nlohmann::json::object()
+                                             : TRY(parse_json(lock.npm_manifest, "package.json"));
+  const auto chosen = npm.value("dependencies", nlohmann::json::object());
+  for (const auto& spec : recipe.npm) {
+    const std::string name = npm_package_name(spec);
+    if (!chosen.contains(name)) return stale(fmt::format("it lacks the npm package {}", name));
+  }
   return {};
 }
 
@@ -142,7 +150,7 @@ class Build {
     lock.time = TRY(apt.lists_time());
     lock.packages = TRY(apt.resolve(recipe_.packages));
     const std::string folder = TRY(scratch_->folder("npm-lock"));
-    TRY(resolve_npm(folder, options_.limits, lock));
+    TRY(resolve_npm(recipe_.npm, folder, options_.limits, lock));
     return lock;
   }
 

@@ -9,6 +9,7 @@
 
 #include "base/fd.h"
 #include "base/text.h"
+#include "config/names.h"
 #include "image/archive.h"
 #include "image/ext4.h"
 #include "image/initramfs.h"
@@ -71,18 +72,13 @@ Status write_initramfs(const ComposeInput& input, const std::string& release,
                         make_initramfs(input.recipe->init, modules));
 }
 
-// "@scope/name@1.2.3" -> "@scope/name"
-std::string npm_name(const std::string& spec) {
-  return spec.substr(0, spec.find('@', 1));
-}
-
 // What `npm install -g` puts on the PATH: the programs of the packages that were asked for.
 Status link_npm_programs(Tree& tree, const std::vector<std::string>& specs) {
   const std::string bin = std::string(kNpmFolder) + "/node_modules/.bin";
   for (const auto& path : tree.below(bin)) {
     const Node& node = *tree.find(path);
     const bool wanted = std::ranges::any_of(specs, [&](const std::string& spec) {
-      return node.target.starts_with("../" + npm_name(spec) + "/");
+      return node.target.starts_with("../" + npm_package_name(spec) + "/");
     });
     if (!wanted) continue;
     const std::string program = "/usr/local/bin" + path.substr(bin.size());
@@ -157,7 +153,7 @@ Result<Composition> compose_image(const ComposeInput& input) {
   for (const char* path : kAccountFiles) TRY(hold_in_memory(tree, path, members.at(path)));
   TRY(apply_tree_rules(input.recipe->rules, "tree.conf", tree));
   TRY(add_recipe_files(tree, input.recipe->files));
-  if (!input.npm_folder.empty()) TRY(add_npm(tree, input.npm_folder, input.recipe->choice.npm));
+  if (!input.npm_folder.empty()) TRY(add_npm(tree, input.npm_folder, input.recipe->npm));
   TRY(write_ext4(tree, input.packages_tar, input.output_directory + "/root.img",
                  {.time = input.time, .identity = input.identity, .progress = input.progress}));
   return composition;

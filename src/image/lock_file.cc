@@ -55,9 +55,7 @@ Result<ImageChoice> parse_choice(JsonFields& fields) {
   choice.packages = TRY(fields.texts("packages"));
   choice.npm = TRY(fields.texts("npm"));
   TRY(fields.no_others());
-  if (!consists_of(choice.variant, "-")) {
-    return fail(ErrorKind::kInvalidInput, "'{}' is no variant", escape_line(choice.variant));
-  }
+  TRY(valid_image_variant(choice.variant));
   for (const auto& name : choice.packages) TRY(valid_package_name(name));
   for (const auto& spec : choice.npm) TRY(valid_npm_spec(spec));
   return choice;
@@ -125,8 +123,10 @@ Result<ImageLock> parse_fields(const json& root, std::string_view where) {
     lock.npm_manifest = npm["package.json"].dump(2);
     lock.npm_lock = npm["package-lock.json"].dump(2);
   }
-  if (lock.npm_lock.empty() != lock.choice.npm.empty()) {
-    return fail(ErrorKind::kInvalidInput, "{}: 'npm' does not belong to 'choice'", where);
+  // A variant may name packages of npm's, too.
+  if (lock.npm_lock.empty() && !lock.choice.npm.empty()) {
+    return fail(ErrorKind::kInvalidInput,
+                "{}: 'npm' is missing, and 'choice' asks for packages of npm's", where);
   }
   return lock;
 }

@@ -67,6 +67,7 @@ TEST(LockFile, RefusesBadInputAndSaysWhere) {
       {"not the name of an npm package", [](json& j) { j["choice"]["npm"] = {"../x"}; }},
       {"'npm'", [](json& j) { j.erase("npm"); }},
       {"'npm'", [](json& j) { j["npm"] = json::array(); }},
+      {"image variant", [](json& j) { j["choice"]["variant"] = "a+../b"; }},
   };
   for (const auto& [what, spoil] : cases) {
     json root = json::parse(to_json_text(sample()));

@@ -52,12 +52,13 @@ Status write_text(const std::string& folder, const std::string& name, std::strin
 
 }  // namespace
 
-Status resolve_npm(const std::string& folder, const Limits& limits, ImageLock& lock) {
-  if (lock.choice.npm.empty()) return {};
+Status resolve_npm(const std::vector<std::string>& specs, const std::string& folder,
+                   const Limits& limits, ImageLock& lock) {
+  if (specs.empty()) return {};
   TRY(write_text(folder, "package.json",
                  R"({"name": "agent-vm-image", "version": "0.0.0", "private": true})"));
   std::vector<std::string> arguments{"install", "--package-lock-only", "--save-exact"};
-  arguments.insert(arguments.end(), lock.choice.npm.begin(), lock.choice.npm.end());
+  arguments.insert(arguments.end(), specs.begin(), specs.end());
   TRY_CONTEXT(npm(std::move(arguments), folder, limits),
               "cannot choose the npm packages of the image");
   lock.npm_manifest = TRY(read_canonical(folder + "/package.json"));

@@ -12,8 +12,9 @@
 
 namespace agent_vm {
 
-// Fills lock.npm_manifest and lock.npm_lock for lock.choice.npm, in the empty folder `folder`.
-Status resolve_npm(const std::string& folder, const Limits& limits, ImageLock& lock);
+// Fills lock.npm_manifest and lock.npm_lock for `specs`, in the empty folder `folder`.
+Status resolve_npm(const std::vector<std::string>& specs, const std::string& folder,
+                   const Limits& limits, ImageLock& lock);
 
 // Unpacks what the lock says into the empty folder `folder`, as node_modules/.
 Status install_npm(const ImageLock& lock, const std::string& folder, const Limits& limits);

@@ -25,7 +25,8 @@ constexpr std::size_t kMaxText = 1U << 20U;
 constexpr std::size_t kMaxProgram = 256U << 20U;
 constexpr std::uint32_t kDev = 1000;
 // The programs that go into the guest's /usr/lib/agent-vm.
-constexpr std::array kGuestPrograms{"agent-mcp", "agent-vm-git-ssh", "agent-vm-identity"};
+constexpr std::array kGuestPrograms{"agent-lsp", "agent-mcp", "agent-vm-git-ssh",
+                                    "agent-vm-identity"};
 constexpr const char* kInit = "agent-vm-init";
 
 void sort_unique(std::vector<std::string>& list) {
@@ -34,16 +35,28 @@ void sort_unique(std::vector<std::string>& list) {
   list.erase(rest.begin(), rest.end());
 }
 
-Result<std::vector<std::string>> read_package_list(const std::string& path) {
+struct Contents {
+  std::vector<std::string> packages;
+  std::vector<std::string> npm;
+};
+
+// Adds what a list names: a package of Debian's, or "npm" and a package of npm's, in each line.
+Status add_list(const std::string& path, Contents& contents) {
+  constexpr std::string_view kNpm = "npm ";
   const std::string text = TRY(read_file(path, kMaxText));
-  std::vector<std::string> names;
   for (const auto& line : split_lines(text)) {
     const auto name = trim(std::string_view(line).substr(0, line.find('#')));
     if (name.empty()) continue;
-    TRY_CONTEXT(valid_package_name(name), "{}", path);
-    names.emplace_back(name);
+    if (name.starts_with(kNpm)) {
+      const auto spec = trim(name.substr(kNpm.size()));
+      TRY_CONTEXT(valid_npm_spec(spec), "{}", path);
+      contents.npm.emplace_back(spec);
+    } else {
+      TRY_CONTEXT(valid_package_name(name), "{}", path);
+      contents.packages.emplace_back(name);
+    }
   }
-  return names;
+  return {};
 }
 
 Result<std::vector<std::string>> known_variants(const std::string& folder) {
@@ -55,29 +68,46 @@ Result<std::vector<std::string>> known_variants(const std::string& folder) {
       names.push_back(file.substr(0, file.size() - 5));
     }
   }
+  std::ranges::sort(names.begin() + 1, names.end());
   return names;
 }
 
-Result<std::vector<std::string>> packages_of(const std::string& folder, const ImageChoice& choice) {
-  std::vector<std::string> packages = TRY(read_package_list(folder + "/base.list"));
-  const std::vector<std::string> variants = TRY(known_variants(folder));
-  if (std::ranges::find(variants, choice.variant) == variants.end()) {
-    return tl::unexpected(
-        Error(ErrorKind::kInvalidInput,
-              fmt::format("there is no image variant '{}'", escape_line(choice.variant)))
-            .with_hint("known variants: " + join(variants, ", ")));
-  }
-  if (choice.variant != "default") {
-    const std::vector<std::string> more =
-        TRY(read_package_list(fmt::format("{}/{}.list", folder, choice.variant)));
-    packages.insert(packages.end(), more.begin(), more.end());
+// The variants of a choice, without "default", which adds nothing.
+std::vector<std::string> variants_of(const std::string& variant) {
+  std::vector<std::string> names = split(variant, '+');
+  std::erase(names, "default");
+  sort_unique(names);
+  return names;
+}
+
+Result<Contents> contents_of(const std::string& folder, const ImageChoice& choice) {
+  Contents contents;
+  TRY(add_list(folder + "/base.list", contents));
+  const std::vector<std::string> known = TRY(known_variants(folder));
+  for (const auto& variant : variants_of(choice.variant)) {
+    if (std::ranges::find(known, variant) == known.end()) {
+      return tl::unexpected(
+          Error(ErrorKind::kInvalidInput,
+                fmt::format("there is no image variant '{}'", escape_line(variant)))
+              .with_hint("known variants: " + join(known, ", ") + "; '+' joins several"));
+    }
+    TRY(add_list(fmt::format("{}/{}.list", folder, variant), contents));
   }
   for (const auto& name : choice.packages) {
     TRY_CONTEXT(valid_package_name(name), "image packages");
-    packages.push_back(name);
+    contents.packages.push_back(name);
   }
-  sort_unique(packages);
-  return packages;
+  // Who asks for a package of npm's by name decides which version it is.
+  for (const auto& spec : choice.npm) {
+    TRY_CONTEXT(valid_npm_spec(spec), "image npm");
+    std::erase_if(contents.npm, [&](const std::string& other) {
+      return npm_package_name(other) == npm_package_name(spec);
+    });
+  }
+  contents.npm.insert(contents.npm.end(), choice.npm.begin(), choice.npm.end());
+  sort_unique(contents.packages);
+  sort_unique(contents.npm);
+  return contents;
 }
 
 // Modes as git keeps them, and not those of a checkout under some umask.
@@ -136,7 +166,7 @@ std::string hash_of(const Recipe& recipe) {
   nlohmann::ordered_json all = {{"composition", kComposition},
                                 {"variant", recipe.choice.variant},
                                 {"packages", recipe.packages},
-                                {"npm", recipe.choice.npm},
+                                {"npm", recipe.npm},
                                 {"init", sha256_hex(recipe.init)}};
   auto& rules = all["rules"] = nlohmann::ordered_json::array();
   for (const auto& rule : recipe.rules) {
@@ -175,8 +205,11 @@ Result<Recipe> load_recipe(const RecipeSource& source, const ImageChoice& choice
   recipe.choice = choice;
   sort_unique(recipe.choice.packages);
   sort_unique(recipe.choice.npm);
-  for (const auto& spec : recipe.choice.npm) TRY_CONTEXT(valid_npm_spec(spec), "image npm");
-  recipe.packages = TRY(packages_of(source.image_folder + "/packages", recipe.choice));
+  const std::vector<std::string> variants = variants_of(choice.variant);
+  recipe.choice.variant = variants.empty() ? ImageChoice().variant : join(variants, "+");
+  Contents contents = TRY(contents_of(source.image_folder + "/packages", recipe.choice));
+  recipe.packages = std::move(contents.packages);
+  recipe.npm = std::move(contents.npm);
 
   const std::string rules = TRY(read_file(source.image_folder + "/tree.conf", kMaxText));
   recipe.rules = TRY(parse_tree_rules(rules, "tree.conf"));

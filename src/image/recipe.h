@@ -16,7 +16,7 @@ namespace agent_vm {
 // Where this installation keeps the image's files; see share/agent-vm/image and libexec/agent-vm.
 struct RecipeSource {
   std::string image_folder;           // with packages/, files/ and tree.conf
-  std::string guest_programs_folder;  // with agent-mcp, agent-vm-identity and agent-vm-init
+  std::string guest_programs_folder;  // with agent-mcp, agent-vm-init and the others
 
   // Beside the running program: the same in an installation and in a build folder.
   static Result<RecipeSource> of_this_program();
@@ -25,6 +25,7 @@ struct RecipeSource {
 struct Recipe {
   ImageChoice choice;                 // as asked for, with its lists sorted and without duplicates
   std::vector<std::string> packages;  // all of them, by name, sorted
+  std::vector<std::string> npm;       // all of npm's specs, sorted
   std::vector<TreeRule> rules;
   Tree files;        // what image/files and the guest programs add; contents inside
   std::string init;  // /init of the initramfs

@@ -28,7 +28,7 @@ class RecipeTest : public testing::Test {
     write("image/files/etc/hosts", "127.0.0.1 localhost\n");
     write("image/files/home/dev/.profile", "");
     for (const char* name :
-         {"agent-mcp", "agent-vm-git-ssh", "agent-vm-identity", "agent-vm-init"}) {
+         {"agent-lsp", "agent-mcp", "agent-vm-git-ssh", "agent-vm-identity", "agent-vm-init"}) {
       write(std::string("guest/") + name, name);
     }
   }
@@ -95,6 +95,33 @@ TEST_F(RecipeTest, FilesBelongToWhomTheyShould) {
   EXPECT_EQ(recipe.files.find("/etc/hosts")->uid, 0U);
   EXPECT_EQ(recipe.files.find("/home/dev/.profile")->uid, 1000U);
   EXPECT_EQ(recipe.files.find("/usr/lib/agent-vm/agent-mcp")->mode, 0755U);
+}
+
+TEST_F(RecipeTest, AVariantMayNamePackagesOfNpms) {
+  write("image/packages/web.list", "nginx\nnpm @scope/tool@2  # the reason\nnpm other\n");
+  const Recipe recipe = load({.variant = "web"});
+  EXPECT_THAT(recipe.packages, testing::ElementsAre("bash", "git", "nginx"));
+  EXPECT_THAT(recipe.npm, testing::ElementsAre("@scope/tool@2", "other"));
+  EXPECT_THAT(recipe.choice.npm, testing::IsEmpty());
+  // Who names it decides.
+  EXPECT_THAT(load({.variant = "web", .npm = {"@scope/tool@3"}}).npm,
+              testing::ElementsAre("@scope/tool@3", "other"));
+  write("image/packages/web.list", "npm file:../x\n");
+  const auto refused = load_recipe(source_, {.variant = "web"});
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message(), HasSubstr("web.list"));
+}
+
+TEST_F(RecipeTest, VariantsAreJoined) {
+  write("image/packages/web.list", "nginx\n");
+  const Recipe both = load({.variant = "web+build-tools"});
+  EXPECT_THAT(both.packages, testing::ElementsAre("bash", "gcc", "git", "nginx"));
+  EXPECT_EQ(both.choice.variant, "build-tools+web");
+  EXPECT_EQ(load({.variant = "build-tools+web+default+web"}).hash, both.hash);
+  EXPECT_EQ(load({.variant = "default+default"}).hash, load().hash);
+  const auto refused = load_recipe(source_, {.variant = "web+huge"});
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message(), HasSubstr("'huge'"));
 }
 
 TEST_F(RecipeTest, ErrorsSayWhatIsWrong) {
