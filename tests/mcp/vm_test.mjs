@@ -1,13 +1,10 @@
 // The whole way, as an owner with the official client goes it: a repository that asks for an MCP
 // server of npm's, a VM with it, tools called through the forwarded port, the commit fetched.
 import assert from "node:assert/strict";
-import { execFileSync, spawnSync } from "node:child_process";
 import fs from "node:fs";
 import path from "node:path";
 import test from "node:test";
-import { Client } from "@modelcontextprotocol/sdk/client/index.js";
-import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
-import { temporaryFolder } from "./harness.mjs";
+import { missing, Owner } from "./owner.mjs";
 
 const npmPackage = "@modelcontextprotocol/server-filesystem";
 const settings = `
@@ -19,66 +16,6 @@ npm = ["${npmPackage}"]
 command = ["mcp-server-filesystem", "/workspace"]
 `;
 
-// What this machine lacks for a VM; "" when nothing.
-function missing() {
-  try {
-    fs.closeSync(fs.openSync("/dev/net/tun", "r+"));
-  } catch (error) {
-    return `/dev/net/tun cannot be opened: ${error.code}`;
-  }
-  return spawnSync("qemu-system-x86_64", ["--version"]).error ? "qemu-system-x86_64 is not installed" : "";
-}
-
-// A repository with a VM's state directory and its owner's configuration beside it.
-class Owner {
-  constructor(t) {
-    this.folder = temporaryFolder(t);
-    this.repository = path.join(this.folder, "repo");
-    this.name = "repo-sdk";
-    fs.mkdirSync(this.repository);
-    this.git("init", "-q", "-b", "main");
-    this.git("config", "user.name", "Owner");
-    this.git("config", "user.email", "owner@example.test");
-    fs.writeFileSync(path.join(this.repository, "hello.txt"), "hello wrold\n");
-    fs.writeFileSync(path.join(this.repository, "agent-vm.toml"), settings);
-    this.git("add", ".");
-    this.git("commit", "-q", "-m", "Begin");
-  }
-
-  git(...args) {
-    return execFileSync("git", ["-C", this.repository, ...args], { encoding: "utf8" });
-  }
-
-  run(...args) {
-    return spawnSync(process.env.AGENT_VM, ["--state-dir", path.join(this.folder, "state"), ...args], {
-      cwd: this.repository,
-      encoding: "utf8",
-      env: { ...process.env, XDG_CONFIG_HOME: path.join(this.folder, "config"), LC_ALL: "C.UTF-8" },
-    });
-  }
-
-  // The output of a command that must succeed.
-  ok(...args) {
-    const ran = this.run(...args);
-    assert.equal(ran.status, 0, `agent-vm ${args.join(" ")}\n${ran.stdout}${ran.stderr}`);
-    return ran.stdout;
-  }
-
-  async connect(t, server) {
-    const config = JSON.parse(this.ok("config", this.name, "--json"));
-    const token = fs.readFileSync(path.join(path.dirname(config.workspace_path), "mcp_token"), "utf8").trim();
-    const client = new Client({ name: "owner", version: "1" });
-    const endpoint = new URL(`http://${config.host}:${config.port}/servers/${server}/mcp`);
-    await client.connect(
-      new StreamableHTTPClientTransport(endpoint, {
-        requestInit: { headers: { Authorization: `Bearer ${token}` } },
-      }),
-    );
-    t.after(() => client.close());
-    return client;
-  }
-}
-
 async function call(client, name, args) {
   const result = await client.callTool({ name, arguments: args });
   return { text: result.content[0].text, failed: result.isError === true };
@@ -89,7 +26,7 @@ async function toolNames(client) {
 }
 
 test("M15: an SDK client works in a VM with a server of npm's, and fetch brings the commit", { skip: missing() }, async (t) => {
-  const owner = new Owner(t);
+  const owner = new Owner(t, settings, { "hello.txt": "hello wrold\n" });
   // The control for the trust: what the repository asks for is nothing before the owner agrees.
   const untrusted = owner.run("create", "--branch", "sdk");
   assert.equal(untrusted.status, 2, untrusted.stderr);
