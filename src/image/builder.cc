@@ -108,6 +108,9 @@ Status check_lock(const Recipe& recipe, const ImageLock& lock) {
       return stale(fmt::format("it lacks the package {}", name));
     }
   }
+  if (recipe.npm.empty() && !lock.npm_lock.empty()) {
+    return stale("it holds packages of npm's that nothing asks for");
+  }
   const auto npm = lock.npm_manifest.empty() ? nlohmann::json::object()
                                              : TRY(parse_json(lock.npm_manifest, "package.json"));
   const auto chosen = npm.value("dependencies", nlohmann::json::object());

@@ -321,7 +321,12 @@ TEST_F(ImageBuildTest, ALockFileThatDoesNotFitIsRefused) {
   }
   std::ofstream(folder_ + "/short") << short_of_one.dump();
   expect_refused({"--lock", folder_ + "/short"}, "lacks the package git");
+  json with_npm = json::parse(std::ifstream(lock_));
+  with_npm["npm"] = {{"package.json", json::object()}, {"package-lock.json", json::object()}};
+  std::ofstream(folder_ + "/npm") << with_npm.dump();
+  expect_refused({"--lock", folder_ + "/npm"}, "packages of npm's that nothing asks for");
   expect_refused({"--variant", "huge"}, "no image variant 'huge'");
+  expect_refused({"--variant", "build-tools+huge"}, "no image variant 'huge'");
   expect_refused({"--package", "no such"}, "not the name of a Debian package");
   expect_no_image(cache);
 }
