@@ -194,14 +194,14 @@ async function main() {
 function report(names, figures) {
   const own = figures[names[0]];
   const of = (name, key) => median(figures[name][key]);
-  const ratios = {
-    "P9 requests/s / mcp-proxy": of(names[0], "rate") / of("mcp-proxy", "rate"),
-    "P9 requests/s / supergateway": of(names[0], "rate") / of("supergateway", "rate"),
-    "P10 memory with 100 sessions / mcp-proxy": own.memory[100] / figures["mcp-proxy"].memory[100],
-    "P10 memory with 100 sessions / supergateway": own.memory[100] / figures.supergateway.memory[100],
-    "P11 round trip / raw stdio": of(names[0], "trip") / of("raw stdio", "trip"),
-    "CPU per request / mcp-proxy": of(names[0], "cpu") / of("mcp-proxy", "cpu"),
-  };
+  const ratio = (id, what, value, goal) => ({ id, what, value, goal });
+  const ratios = [
+    ratio("P9", "requests/s / mcp-proxy", of(names[0], "rate") / of("mcp-proxy", "rate"), ">= 10"),
+    ratio("P9", "requests/s / supergateway", of(names[0], "rate") / of("supergateway", "rate"), ">= 10"),
+    ratio("P10", "memory with 100 sessions / mcp-proxy", own.memory[100] / figures["mcp-proxy"].memory[100], "<= 0.1"),
+    ratio("P10", "memory with 100 sessions / supergateway", own.memory[100] / figures.supergateway.memory[100], "<= 0.1"),
+    ratio("P11", "round trip / raw stdio", of(names[0], "trip") / of("raw stdio", "trip"), "<= 1.5"),
+  ];
   const machine = { cpus: os.cpus().length, model: os.cpus()[0]?.model, kernel: os.release(), node: process.version, rounds };
   if (process.argv.includes("--json")) {
     console.log(JSON.stringify({ machine, figures, ratios }, null, 2));
@@ -218,7 +218,11 @@ function report(names, figures) {
       quantile(f.slow, 0.99).toFixed(2), (f.memory[1] / 1e6).toFixed(1), (f.memory[100] / 1e6).toFixed(1)]);
   }
   console.log();
-  for (const [name, value] of Object.entries(ratios)) console.log(`${name.padEnd(46)} ${value.toFixed(3)}`);
+  for (const { id, what, value, goal } of ratios) {
+    const bound = Number(goal.split(" ")[1]);
+    const reached = goal.startsWith("<=") ? value <= bound : value >= bound;
+    console.log(`${id.padEnd(4)} ${what.padEnd(54)} ${value.toFixed(3).padStart(7)}   goal ${goal}: ${reached ? "reached" : "not reached"}`);
+  }
 }
 
 main()
