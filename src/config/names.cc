@@ -142,13 +142,15 @@ Status valid_image_variant(std::string_view variant) {
 }
 
 Status valid_mcp_server_name(std::string_view name) {
+  // As the gateway in the guest takes it.
+  const auto is_small = [](char c) { return is_alnum(c) && (c < 'A' || c > 'Z'); };
   const bool ok =
-      !name.empty() && name.size() <= 64 && is_alnum(name.front()) &&
-      std::ranges::all_of(name, [](char c) { return is_alnum(c) || is_one_of(c, "-_"); });
+      !name.empty() && name.size() <= 64 && is_small(name.front()) &&
+      std::ranges::all_of(name, [&](char c) { return is_small(c) || is_one_of(c, "-_"); });
   if (ok) return {};
   return fail(ErrorKind::kInvalidInput,
-              "'{}' cannot be the name of an MCP server: it is a part of its URL, so only letters, "
-              "digits, '-' and '_' may be in it",
+              "'{}' cannot be the name of an MCP server: it is a part of its URL, so only small "
+              "letters, digits, '-' and '_' may be in it",
               shown(name));
 }
 

@@ -68,6 +68,7 @@ TEST(Settings, NamesLineAndColumnOfWhatIsBroken) {
   EXPECT_THAT(refusal("vm = 3\n"), HasSubstr("must be a table"));
   EXPECT_THAT(refusal("[mcp.servers.x]\ncwd = \"/\"\n"), HasSubstr("has no 'command'"));
   EXPECT_THAT(refusal("[mcp.servers.x]\ncommand = []\n"), HasSubstr("is empty"));
+  EXPECT_THAT(refusal("[mcp.servers.Files]\ncommand = [\"x\"]\n"), HasSubstr("only small letters"));
   EXPECT_THAT(refusal("[mcp.servers.workspace]\ncommand = [\"x\"]\n"), HasSubstr("built-in"));
   EXPECT_THAT(refusal("[mcp.servers.x]\ncommand = [\"x\"]\nenv = {\"A-B\" = \"\"}\n"),
               HasSubstr("environment variable"));

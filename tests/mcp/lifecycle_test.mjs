@@ -22,6 +22,7 @@ test("a killed server: calls in flight fail at once and are not repeated; the se
   const pid = Number(textOf(await session.call("pid")));
   const held = session.send(toolCall("in flight", "hold"));
   await session.call("echo");
+  await until(() => fs.readFileSync(log, "utf8").split("\n").includes("hold"), "the call in the server's log");
   const killed = Date.now();
   process.kill(pid, "SIGKILL");
   const failure = JSON.parse((await held).body);

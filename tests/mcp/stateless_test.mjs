@@ -179,6 +179,7 @@ test("a killed server: calls in flight fail at once, are not repeated, and the n
   await gateway.start();
   const held = call(gateway, 1, "hold");
   await call(gateway, 2, "echo");
+  await until(() => fs.readFileSync(log, "utf8").split("\n").includes("hold"), "the call in the server's log");
   const [pid] = childrenOf(gateway.process.pid);
   process.kill(pid, "SIGKILL");
   const failure = await held;

@@ -88,6 +88,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             return
         body = b'served by %s\n' % self.connection.getsockname()[0].encode()
+        if self.path.startswith('/app.git/'):
+            # A repository as files: what git calls the dumb protocol.
+            name = os.path.join(folder, self.path[1:].partition('?')[0])
+            if '..' in name or not os.path.isfile(name): return self.send_error(404)
+            with open(name, 'rb') as file: body = file.read()
         if self.path.endswith('/echo'): body = str(self.headers).encode()
         self.send_response(200)
         self.send_header('X-Echo', self.headers.get('Authorization', '-'))
@@ -96,6 +101,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
     do_GET = do_POST = do_PUT = answer
     def log_message(self, *_): pass
+
+repository = os.path.join(folder, 'app.git')
+work = repository + '.work'
+for words in (('init', '-q', '-b', 'main', work),
+              ('-C', work, '-c', 'user.name=t', '-c', 'user.email=t@localhost', 'commit', '-q', '--allow-empty', '-m', 'Served'),
+              ('clone', '-q', '--bare', work, repository), ('-C', repository, 'update-server-info')):
+    subprocess.run(('git', '-c', 'safe.directory=*') + words, check=True)
 
 class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True

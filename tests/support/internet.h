@@ -22,6 +22,8 @@ class Internet {
   Internet(const Internet&) = delete;
   Internet& operator=(const Internet&) = delete;
 
+  // ok.test/app.git is a repository with one commit, "Served".
+
   // Why it could not be made; empty when all is well.
   const std::string& problem() const { return problem_; }
 
