@@ -209,5 +209,31 @@ TEST_F(ForkTest, F14_TheCommandKilledInTheMiddle) {
   EXPECT_EQ(left().size(), before.size() + 1);
 }
 
+// The supervisor is killed, and the source with it: as by any kill, and no half of a fork is left.
+TEST_F(ForkTest, F14_TheSupervisorKilledInTheMiddle) {
+  vm().guest_says("echo kept > ~/kept; sync");
+  vm().close_ssh();
+  const auto before = left();
+  const auto length = vm().file("logs/supervisor.log").size();
+  const auto who = vm().supervisor();
+  ASSERT_TRUE(who);
+  Background command(vm().agent_argv({"fork", vm().name(), "--name", "half"}), vm().root(),
+                     vm().agent_options());
+  EXPECT_TRUE(eventually(seconds(60), [&] {
+    return vm().file("logs/supervisor.log").find("rest:", length) != std::string::npos;
+  }));
+  ::kill(who->pid, SIGKILL);
+  const Ran failed = command.wait();
+  EXPECT_FALSE(failed.ok()) << failed.describe();
+  EXPECT_EQ(left(), before);
+  EXPECT_EQ(vm().status()["status"], "Crashed");
+  // It starts again, on its own disk, and can be forked.
+  ASSERT_TRUE(vm().start());
+  EXPECT_FALSE(fs::exists(vm().directory() + "/fork.new"));
+  EXPECT_EQ(says(vm().name(), "cat ~/kept"), "kept");
+  const Ran forked = fork("whole");
+  EXPECT_TRUE(forked.ok()) << forked.describe();
+}
+
 }  // namespace
 }  // namespace agent_vm::test

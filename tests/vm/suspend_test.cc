@@ -176,6 +176,21 @@ TEST_F(SuspendTest, StopGivesUpWhatWasSavedAndSaysSo) {
   EXPECT_FALSE(vm().guest("cat /dev/shm/m").ok());
 }
 
+TEST_F(SuspendTest, RestartBeginsAnewAndResetTakesTheDisk) {
+  vm().guest_says("echo here > /dev/shm/m; echo disk > ~/d; sync");
+  ASSERT_TRUE(suspend().ok());
+  const Ran restarted = vm().agent({"restart", vm().name()});
+  ASSERT_TRUE(restarted.ok()) << restarted.describe();
+  EXPECT_FALSE(fs::exists(saved()));
+  EXPECT_FALSE(vm().guest("cat /dev/shm/m").ok());
+  EXPECT_EQ(vm().guest_says("cat ~/d"), "disk");
+  ASSERT_TRUE(suspend().ok());
+  const Ran reset = vm().agent({"reset", "--yes", vm().name()});
+  EXPECT_FALSE(fs::exists(saved())) << reset.describe();
+  ASSERT_TRUE(vm().ensure_running());
+  EXPECT_FALSE(vm().guest("cat ~/d").ok());
+}
+
 TEST_F(SuspendTest, S27_ADamagedOneIsAnErrorAndNothingIsLost) {
   vm().guest_says("echo here > /dev/shm/m");
   ASSERT_TRUE(suspend().ok());
