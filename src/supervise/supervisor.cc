@@ -185,6 +185,7 @@ Task<void> Supervisor::on_virtiofsd_end(Child::Exit exit) {
 }
 
 void Supervisor::on_qemu_end(Child::Exit exit) {
+  if (may_boot_instead_) return;
   const std::string& shutdown_reason = machine_->shutdown_reason();
   EndCause cause;
   // A panic prints many lines of registers behind the one that says what it was.
@@ -253,8 +254,11 @@ Task<Status> Supervisor::bring_up_guest(Deadline deadline, const Progress& progr
   // There is no other road: a boot would give up what is saved.
   if (prepared_.suspended) CO_CHECK(co_await wake_guest(deadline));
   if (prepared_.warm) {
-    const Status resumed = co_await resume_guest(deadline.sooner(kResumePatience));
+    may_boot_instead_ = true;
+    Status resumed = co_await resume_guest(deadline.sooner(kResumePatience));
+    may_boot_instead_ = false;
     if (ended_.is_set()) co_return tl::unexpected(why_ended());
+    if (resumed && !machine_->qemu().running()) resumed = fail("QEMU ended");
     if (!resumed) {
       boots = true;
       auto note = fmt::format(

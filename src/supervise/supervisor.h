@@ -147,6 +147,9 @@ class Supervisor {
   std::chrono::steady_clock::time_point last_activity_ = started_;
   unsigned connections_ = 0;
   bool booted_ = false;  // not resumed
+  // While a template is tried: a QEMU that ends then, also before it has said why, is no end of the
+  // VM.
+  bool may_boot_instead_ = false;
   nlohmann::json identity_steps_;
   nlohmann::json phases_ = nlohmann::json::array();  // docs/control-protocol.md, the start's result
 

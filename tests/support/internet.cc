@@ -43,7 +43,7 @@ ip('link', 'set', 'veth1', 'addrgenmode', 'none')
 ip('link', 'set', 'veth1', 'up')
 
 NAMES = {'ok.test': '203.0.113.10', 'bad.test': '203.0.113.10', 'a.wild.test': '203.0.113.10',
-         'code.test': '203.0.113.10', 'packages.test': '203.0.113.10',
+         'code.test': '203.0.113.10', 'live.test': '203.0.113.10', 'packages.test': '203.0.113.10',
          'evil.test': '203.0.113.66', 'private.test': '10.1.2.3', 'lo.test': '127.0.0.1',
          'meta.test': '169.254.169.254', 'host.test': '198.51.100.1', 'multi.test': '224.0.0.1'}
 lock = threading.Lock()

@@ -13,20 +13,20 @@ using testing::IsEmpty;
 using testing::Not;
 
 TEST_F(EgressTest, M10_ThePolicyChangesLive) {
-  EXPECT_EQ(code("https://evil.test/live"), "403");
-  net({"allow", "evil.test"});
-  EXPECT_EQ(code("https://evil.test/live"), "200");
-  net({"deny", "POST evil.test/push"});
-  EXPECT_EQ(code("-X POST https://evil.test/push"), "403");
-  EXPECT_EQ(code("-X POST -d x https://evil.test/fetch"), "200");
+  EXPECT_EQ(code("https://live.test/live"), "403");
+  net({"allow", "live.test"});
+  EXPECT_EQ(code("https://live.test/live"), "200");
+  net({"deny", "POST live.test/push"});
+  EXPECT_EQ(code("-X POST https://live.test/push"), "403");
+  EXPECT_EQ(code("-X POST -d x https://live.test/fetch"), "200");
   const Ran tried = vm().agent(
-      {"net", "test", "--method", "POST", "https://evil.test/push", "--json", "--vm", vm().name()});
-  EXPECT_EQ(json::parse(tried.out, nullptr, false).value("rule", ""), "POST evil.test/push")
+      {"net", "test", "--method", "POST", "https://live.test/push", "--json", "--vm", vm().name()});
+  EXPECT_EQ(json::parse(tried.out, nullptr, false).value("rule", ""), "POST live.test/push")
       << tried.describe();
-  net({"deny", "evil.test"});
-  EXPECT_EQ(code("https://evil.test/live"), "403");
+  net({"deny", "live.test"});
+  EXPECT_EQ(code("https://live.test/live"), "403");
   net({"mode", "monitor"});
-  EXPECT_EQ(code("https://evil.test/live"), "403");
+  EXPECT_EQ(code("https://live.test/live"), "403");
   net({"mode", "off"});
   internet().forget();
   EXPECT_EQ(code("-m 5 https://ok.test/off"), "000");
