@@ -18,6 +18,7 @@
 #include "control/protocol.h"
 #include "launch/egress.h"
 #include "launch/install_layout.h"
+#include "launch/remove_tree.h"
 #include "launch/secrets.h"
 #include "launch/shared_ssh_check.h"
 #include "launch/suspended.h"
@@ -84,6 +85,8 @@ Status clear_dead_run(const VmDirectory& vm) {
   static_cast<void>(::unlinkat(vm.fd(), kControlSocket, 0));
   static_cast<void>(::unlinkat(vm.fd(), kMcpSocketFile, 0));
   TRY(remove_drafts(vm));
+  // A fork that nobody could finish.
+  TRY(remove_vm_tree(vm.fd(), kForkFolder));
   return vm.remove_run();
 }
 
