@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,8 +11,8 @@
 
 #include "base/text.h"
 #include "os/files.h"
+#include "os/random.h"
 #include "os/run.h"
-#include "os/sha256.h"
 #include "state/trust_store.h"
 
 namespace agent_vm {
@@ -59,10 +58,7 @@ Result<std::string> fetch_value(const SecretSource& secret, const Deadline& dead
 }
 
 Result<std::string> new_placeholder() {
-  std::array<std::uint8_t, 20> bytes{};
-  if (::getrandom(bytes.data(), bytes.size(), 0) != std::ssize(bytes))
-    return fail("cannot draw random bytes");
-  return "agent-vm-placeholder-" + to_hex(bytes);
+  return "agent-vm-placeholder-" + TRY(random_hex(20));
 }
 
 json known_placeholders(const VmDirectory& vm) {

@@ -1,14 +1,13 @@
 #include "state/keys.h"
 
 #include <fcntl.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 
-#include <array>
 #include <cerrno>
 
 #include "base/text.h"
 #include "os/files.h"
+#include "os/random.h"
 #include "state/vm_directory.h"
 
 namespace agent_vm {
@@ -54,11 +53,7 @@ Status make_keys(const std::string& vm_name, int dir, const std::string& path,
   const Fd ssh = TRY(open_beneath(dir, "ssh", O_RDONLY | O_DIRECTORY));
   TRY(write_file_atomic(ssh.get(), "known_hosts", fmt::format("{} {}\n", vm_name, host_key), 0600));
 
-  std::array<std::uint8_t, 32> token{};
-  if (::getrandom(token.data(), token.size(), 0) != std::ssize(token)) {
-    return fail_errno(errno, "no random numbers");
-  }
-  return write_file_atomic(dir, vm_files::kMcpToken, to_hex(token), 0600);
+  return write_file_atomic(dir, vm_files::kMcpToken, TRY(random_hex(32)), 0600);
 }
 
 }  // namespace agent_vm

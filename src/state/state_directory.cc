@@ -2,12 +2,10 @@
 
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <filesystem>
@@ -16,6 +14,7 @@
 #include "base/text.h"
 #include "config/names.h"
 #include "os/files.h"
+#include "os/random.h"
 
 namespace agent_vm {
 namespace {
@@ -112,11 +111,7 @@ tl::unexpected<Error> already_exists(const std::string& name) {
 }
 
 Result<NewVmDirectory> NewVmDirectory::make(const StateDirectory& state) {
-  std::array<std::uint8_t, 8> random{};
-  if (::getrandom(random.data(), random.size(), 0) != std::ssize(random)) {
-    return fail_errno(errno, "no random numbers");
-  }
-  const std::string name = fmt::format("{}{}", kTemporaryPrefix, to_hex(random));
+  const std::string name = fmt::format("{}{}", kTemporaryPrefix, TRY(random_hex(8)));
   // Between mkdir and lock another command may take it for a leftover; it cannot while it waits for
   // this lock or fails to get it.
   const auto guard = DirectoryLock::acquire(state.fd(), Deadline::never());

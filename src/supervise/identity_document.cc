@@ -1,9 +1,6 @@
 #include "supervise/identity_document.h"
 
-#include <sys/random.h>
-
 #include <algorithm>
-#include <array>
 #include <cctype>
 #include <chrono>
 
@@ -12,6 +9,7 @@
 #include "launch/secrets.h"
 #include "net/address_plan.h"
 #include "os/files.h"
+#include "os/random.h"
 #include "plan/launch_plan.h"
 #include "state/authority.h"
 
@@ -24,20 +22,11 @@ namespace {
 constexpr const char* kMachineIdFile = "machine-id";
 constexpr std::size_t kSmall = 65536;
 
-Result<std::string> random_bytes(std::size_t count) {
-  std::string bytes(count, '\0');
-  if (::getrandom(bytes.data(), bytes.size(), 0) != std::ssize(bytes))
-    return fail("cannot draw random bytes");
-  return bytes;
-}
-
 Result<std::string> machine_id(const VmDirectory& vm) {
   if (exists_at(vm.fd(), kMachineIdFile)) {
     return std::string(trim(TRY(read_file_at(vm.fd(), kMachineIdFile, kSmall))));
   }
-  const std::string bytes = TRY(random_bytes(16));
-  const std::string id =
-      to_hex({reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()});
+  const std::string id = TRY(random_hex(16));
   TRY(write_file_atomic(vm.fd(), kMachineIdFile, id + "\n", 0600));
   return id;
 }
