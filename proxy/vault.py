@@ -116,7 +116,7 @@ class Vault:
         return [secret for secret in self._secrets if secret.goes_to(host)]
 
     def put_in(self, headers, host: str) -> list:
-        """Puts in what goes to the host; the names of what was asked for, and more needles."""
+        """Puts in what goes to the host. The names of what a placeholder asked for."""
         used = []
         for secret in self.for_host(host):
             values = headers.get_all(secret.header)

@@ -13,6 +13,7 @@
 #include "launch/egress.h"
 #include "os/files.h"
 #include "state/authority.h"
+#include "supervise/machine.h"
 
 namespace agent_vm {
 
@@ -29,19 +30,6 @@ constexpr milliseconds kLongestPause{30'000};
 // A child that ran this long has not failed because of how it was started.
 constexpr seconds kWellFor{60};
 constexpr seconds kDropInterval{5};
-
-struct SocketPair {
-  Fd ours;
-  Fd theirs;
-};
-
-Result<SocketPair> make_pair(int type) {
-  std::array<int, 2> ends{};
-  if (::socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends.data()) != 0) {
-    return fail_errno(errno, "cannot make a socket pair");
-  }
-  return SocketPair{Fd(ends[0]), Fd(ends[1])};
-}
 
 milliseconds pause_after(unsigned restarts) {
   return std::min(kLongestPause, kFirstPause * (1U << std::min(restarts, 9U)));
@@ -105,14 +93,13 @@ Status Egress::start(Role role) {
                                          : plan.proxy;
   if (!part.log)
     part.log = std::make_shared<CappedLog>(logs_.get(), child.name + ".log", kLogBytes);
-  auto words = TRY(make_pair(SOCK_STREAM));
-  start_detached(io_, pump_into(io_, std::move(words.ours), part.log));
-  DescriptorTable table{{DescriptorUse::kLog, words.theirs.get()},
+  const Fd words = TRY(log_channel(io_, part.log));
+  DescriptorTable table{{DescriptorUse::kLog, words.get()},
                         {DescriptorUse::kNameSocket, gateway_.name_socket.get()},
                         {DescriptorUse::kUplinkTap, gateway_.uplink_tap.get()}};
   SocketPair records;
   if (role == kProxy) {
-    records = TRY(make_pair(SOCK_SEQPACKET));
+    records = TRY(make_socket_pair(SOCK_SEQPACKET));
     start_detached(io_, keep_records(std::move(records.ours)));
     table[DescriptorUse::kAuthority] = authority_.get();
     table[DescriptorUse::kAudit] = records.theirs.get();

@@ -12,7 +12,7 @@
 
 #include "base/text.h"
 #include "net/descriptor_passing.h"
-#include "os/run.h"
+#include "supervise/machine.h"
 
 namespace agent_vm {
 
@@ -126,15 +126,12 @@ std::vector<std::string> git_ssh_command(const GitRequest& request, const std::s
 }
 
 Result<GitBroker> start_git_broker() {
-  std::array<int, 2> ends{};
-  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0)
-    return fail_errno(errno, "cannot make a socket pair");
+  SocketPair pair = TRY(make_socket_pair(SOCK_SEQPACKET));
   GitBroker broker;
-  broker.channel = Fd(ends[0]);
-  const Fd theirs(ends[1]);
+  broker.channel = std::move(pair.ours);
   SpawnSpec spec;
   spec.argv = {"git-broker"};
-  spec.descriptors = {{theirs.get(), kChannel}};
+  spec.descriptors = {{pair.theirs.get(), kChannel}};
   spec.working_directory = "/";
   spec.new_session = true;
   spec.main_instead_of_exec = [] { return run_broker(); };

@@ -45,7 +45,7 @@ class GitDoor {
 
   Task<void> accept(unsigned generation);
   Task<void> serve(Fd connection);
-  // The connection, and the record of it so far, once its request is allowed.
+  // Of a request that is allowed: what the broker says when its ssh has ended.
   Task<Result<nlohmann::json>> run_ssh(const GitRequest& request, const std::string& version,
                                        const Fd& connection);
   Task<void> hear_broker();

@@ -190,8 +190,15 @@ Internet::Internet(const std::string& folder) : folder_(folder) {
   problem_ = make();
 }
 
+std::string Internet::missing() {
+  if (::access("/usr/lib/python3/dist-packages/mitmproxy", F_OK) != 0)
+    return "mitmproxy is not installed";
+  if (::geteuid() != 0) return "only root can make an internet of network namespaces";
+  return "";
+}
+
 std::string Internet::make() {
-  if (::geteuid() != 0) return "only root can make network namespaces without one of its own";
+  if (auto lacks = missing(); !lacks.empty()) return lacks;
   fs::create_directories(folder_);
   old_network_ = Fd(::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
   old_mounts_ = Fd(::open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC));

@@ -24,6 +24,8 @@ class Internet {
 
   // ok.test/app.git is a repository with one commit, "Served".
 
+  // What this machine lacks for one with VMs in it, or empty.
+  static std::string missing();
   // Why it could not be made; empty when all is well.
   const std::string& problem() const { return problem_; }
 

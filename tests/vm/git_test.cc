@@ -23,9 +23,7 @@ class GitTest : public VmTest {
   void SetUp() override {
     VmTest::SetUp();
     if (IsSkipped() || HasFatalFailure()) return;
-    if (::access("/usr/lib/python3/dist-packages/mitmproxy", F_OK) != 0)
-      GTEST_SKIP() << "mitmproxy is not installed";
-    if (::geteuid() != 0) GTEST_SKIP() << "only root can make an internet of network namespaces";
+    if (const auto missing = Internet::missing(); !missing.empty()) GTEST_SKIP() << missing;
     if (!internet_) {
       vm_ = std::make_unique<TestVm>("git", VmOptions{.network = "allowlist"});
       internet_ = std::make_unique<Internet>(vm_->root() + "/internet");
