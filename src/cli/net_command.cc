@@ -217,6 +217,7 @@ void add_net(CLI::App& app, Context& context) {
                            "  agent-vm net allow api.example.org\n"
                            "  agent-vm net allow 'GET *.example.org/public/*'\n"
                            "  agent-vm net deny 'POST git.example.org/*/git-receive-pack'\n"
+                           "  agent-vm net allow 'fetch ssh://git@git.example.org/team/app'\n"
                            "  agent-vm net off my-branch\n"
                            "  agent-vm net test https://api.example.org/v1\n"
                            "  agent-vm net tail");
