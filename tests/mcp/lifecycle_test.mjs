@@ -208,6 +208,66 @@ test("sessions survive a restart of the gateway", async (t) => {
   assert.equal((await session.send({ jsonrpc: "2.0", id: 1, method: "ping" })).status, 404);
 });
 
+// Three clients in the middle of a call, each with a log of its own of what reached its server.
+async function threeInFlight(gateway) {
+  const script = 'exec "$0" --log "$1/$$"';
+  const logs = path.join(gateway.folder, "logs");
+  fs.mkdirSync(logs);
+  gateway.config.servers.fixture.command = ["/bin/sh", "-c", script, fixture, logs];
+  await gateway.start();
+  const clients = [];
+  for (const name of ["a", "b", "c"]) {
+    const session = await gateway.session();
+    const pid = Number(textOf(await session.call("pid")));
+    const held = session.send(toolCall(`held by ${name}`, "hold")).then((response) => messagesOf(response).at(-1), (error) => error);
+    clients.push({ name, session, pid, held });
+  }
+  const calls = () => fs.readdirSync(logs).flatMap((file) => fs.readFileSync(path.join(logs, file), "utf8").trim().split("\n"));
+  const held = () => calls().filter((name) => name === "hold").length;
+  await until(() => held() === 3, "all three calls have arrived");
+  return { clients, held };
+}
+
+// Each is answered by a process of its own, with its own words.
+async function allGoOn(clients) {
+  const texts = await Promise.all(clients.map(({ name, session }) => session.call("echo", { text: name })));
+  assert.deepEqual(texts.map(textOf), ["a", "b", "c"]);
+  const pids = (await Promise.all(clients.map(({ session }) => session.call("pid")))).map((answer) => Number(textOf(answer)));
+  assert.equal(new Set(pids).size, 3);
+  return pids;
+}
+
+test("kill -9 of one server while three clients call: one call fails, none is repeated, none crosses", async (t) => {
+  const gateway = new Gateway(t);
+  const { clients, held } = await threeInFlight(gateway);
+  process.kill(clients[1].pid, "SIGKILL");
+  assert.match((await clients[1].held).error.message, /killed by signal 9/);
+  assert.equal((await clients[1].held).id, "held by b");
+  const pids = await allGoOn(clients);
+  assert.deepEqual([pids[0], pids[2]], [clients[0].pid, clients[2].pid]);
+  for (const { name, session, held: answer } of [clients[0], clients[2]]) {
+    await session.call("release");
+    assert.equal((await answer).id, `held by ${name}`);
+    assert.equal(textOf(await answer), "released");
+  }
+  assert.equal(held(), 3);
+});
+
+test("kill -9 of the gateway while three clients call: their sessions go on, no call is repeated, none crosses", async (t) => {
+  const gateway = new Gateway(t);
+  const { clients, held } = await threeInFlight(gateway);
+  await gateway.stop("SIGKILL");
+  for (const client of clients) assert.equal((await client.held).code, "ECONNRESET");
+  await until(() => clients.every(({ pid }) => !isAlive(pid)), "no server outlives the gateway");
+  await gateway.start();
+  const pids = await allGoOn(clients);
+  assert.ok(clients.every(({ pid }) => !pids.includes(pid)));
+  // What was held is not known to the new processes: there is nothing to release.
+  await Promise.all(clients.map(({ session }) => session.call("release")));
+  assert.equal(held(), 3);
+  assert.equal((await gateway.details()).fixture.sessions, 3);
+});
+
 test("SIGTERM: a call in flight may finish, all ends within 5 s, nothing is left", async (t) => {
   const gateway = new Gateway(t);
   gateway.config.servers.fixture.command = [fixture, "--stubborn"];
