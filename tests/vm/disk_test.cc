@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
 
 #include "base/text.h"
 #include "support/repository.h"
@@ -43,12 +44,18 @@ TEST_F(DiskTest, F10_AFullFileSystemPausesTheVmUntilThereIsRoom) {
   // The control: with room, such a write is done at once.
   vm.guest_says("dd if=/dev/zero of=/var/tmp/first bs=1M count=16 conv=fsync 2>&1");
 
+  // The guest is told to write by a file that goes away: a command over SSH might not end before the
+  // VM stands still.
+  const std::string hold = vm.workspace() + "/hold";
+  std::ofstream(hold).close();
+  vm.guest_says(
+      "setsid sh -c 'while [ -e /workspace/hold ]; do sleep 0.2; done; "
+      "dd if=/dev/zero of=/var/tmp/second bs=1M count=64 conv=fsync; "
+      "echo $? > /tmp/written' > /dev/null 2>&1 < /dev/null &");
   const std::string filler = vm.state() + "/filler";
   fill(filler);
   if (HasFatalFailure()) return;
-  vm.guest_says(
-      "setsid sh -c 'dd if=/dev/zero of=/var/tmp/second bs=1M count=64 conv=fsync; "
-      "echo $? > /tmp/written' > /dev/null 2>&1 < /dev/null &");
+  ASSERT_TRUE(fs::remove(hold));
   const auto is = [&](const char* what) {
     return eventually(seconds(60), [&] { return vm.status().value("status", "") == what; });
   };
