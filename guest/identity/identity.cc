@@ -144,6 +144,9 @@ IdentityReport apply_identity(const Identity& identity) {
       // Entropy first: nothing may draw random numbers that another VM of the same template draws.
       {"entropy", [&] { return add_entropy(identity.entropy); }},
       {"clock", [&] { return set_clock(identity.clock_ns); }},
+      // Each mount and each device wakes the service manager and udev, which would look at them one
+      // by one, on the processor that the owner waits for.
+      {"precedence", [] { return take_precedence(); }},
       // A resumed guest's are, and then this costs nothing. Before the disk: what the guest's root
       // left there has no part in it.
       {"modules", [] { return lock_modules(); }},
@@ -152,6 +155,7 @@ IdentityReport apply_identity(const Identity& identity) {
   };
   const Steps sshd{{"sshd", [] { return stop_outdated_sshd(); }}};
   const Steps end{
+      {"precedence given back", [] { return give_precedence_back(); }},
       {"changes", [] { return adopt_changes(); }},
       {"units", [&] { return start_units(identity.units); }},
   };
@@ -198,6 +202,7 @@ IdentityReport settle() {
       {"boot", [] { return await_boot(); }},
       {"start ahead", [] { return start_ahead(); }},
       {"mark", [] { return mark_as_template(); }},
+      {"disk", [] { return write_out(); }},
   });
 }
 

@@ -3,12 +3,14 @@
 // agent-vm-identity --rest [--force]: makes a running guest fit to be saved; the same report.
 // agent-vm-identity --wake | --become | --go-on: takes it up again, with an identity on stdin.
 // Exit status 0 when every step succeeded, 1 otherwise.
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <array>
 #include <cstdio>
 #include <string>
 
+#include "base/fd.h"
 #include "identity/identity.h"
 #include "identity/rest.h"
 
@@ -22,6 +24,14 @@ std::string read_input() {
     text.append(buffer.data(), static_cast<std::size_t>(got));
   }
   return text;
+}
+
+// The supervisor waits for this, and asks the guest agent when it hears it. Who cannot ring is asked
+// now and then.
+void ring() {
+  const agent_vm::Fd bell(::open("/dev/virtio-ports/agent-vm.bell.0",
+                                 O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
+  if (bell) static_cast<void>(::write(bell.get(), "\n", 1));
 }
 
 using Apply = agent_vm::IdentityReport (*)(const agent_vm::Identity&);
@@ -52,5 +62,7 @@ int main(int argc, char** argv) {
   const std::string out =
       agent_vm::to_json(report).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   std::puts(out.c_str());
+  std::fflush(stdout);
+  ring();
   return report.failed_step.empty() ? 0 : 1;
 }

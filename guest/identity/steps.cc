@@ -7,6 +7,7 @@
 #include <net/if_arp.h>
 #include <net/route.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
@@ -142,6 +143,20 @@ Status set_clock(std::int64_t nanoseconds) {
   const timespec now{static_cast<time_t>(nanoseconds / 1'000'000'000),
                      static_cast<long>(nanoseconds % 1'000'000'000)};
   if (::clock_settime(CLOCK_REALTIME, &now) != 0) return fail_errno(errno, "cannot set the clock");
+  return {};
+}
+
+Status take_precedence() {
+  const sched_param lowest{.sched_priority = 1};
+  if (::sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &lowest) != 0)
+    return fail_errno(errno, "cannot take precedence");
+  return {};
+}
+
+Status give_precedence_back() {
+  const sched_param none{.sched_priority = 0};
+  if (::sched_setscheduler(0, SCHED_OTHER, &none) != 0)
+    return fail_errno(errno, "cannot give precedence back");
   return {};
 }
 
@@ -361,6 +376,12 @@ Status start_ahead() {
   // Gone from the disk; sshd's listener has it in memory and gives it to nobody.
   ::unlink(key.c_str());
   ::unlink((key + ".pub").c_str());
+  return {};
+}
+
+Status write_out() {
+  // Every guest that is resumed would write it again.
+  ::sync();
   return {};
 }
 

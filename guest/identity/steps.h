@@ -7,6 +7,10 @@ namespace agent_vm {
 
 Status add_entropy(std::string_view bytes);
 Status set_clock(std::int64_t nanoseconds);
+// Until it is given back, this program runs before every other that does not do so itself. What it
+// starts does not inherit that.
+Status take_precedence();
+Status give_precedence_back();
 // The kernel makes the boot's id once; a resumed guest has its template's, and gets one of its own.
 // The journal learns of it when it is restarted, which the host does when the start is over.
 Status renew_boot_id();
@@ -36,6 +40,8 @@ Status lock_modules();
 Status start_ahead();
 // Until systemd has nothing left to start.
 Status await_boot();
+// Nothing is left that has to be written to the disk.
+Status write_out();
 // So that renew_boot_id() knows.
 Status mark_as_template();
 Status start_units(const std::vector<std::string>& units);

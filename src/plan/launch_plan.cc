@@ -178,6 +178,8 @@ const char* to_string(DescriptorUse use) {
       return "monitor";
     case DescriptorUse::kGuestAgent:
       return "guest-agent";
+    case DescriptorUse::kGuestBell:
+      return "guest-bell";
     case DescriptorUse::kConsole:
       return "console";
     case DescriptorUse::kTap:

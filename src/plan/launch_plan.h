@@ -19,6 +19,7 @@ namespace agent_vm {
 enum class DescriptorUse {
   kMonitor,        // QMP
   kGuestAgent,     // virtio-serial port of qemu-guest-agent
+  kGuestBell,      // virtio-serial port that a program of the guest rings when it has ended
   kConsole,        // the guest's serial console, output only
   kTap,            // the guest's network card
   kRoot,           // the run's own overlay over the root file system, read-write
@@ -143,5 +144,6 @@ constexpr const char* kDiskNode = "disk";             // the VM's own disk, whic
 constexpr const char* kDiskSerial = "agent-vm-disk";  // by which the guest finds it
 constexpr const char* kShareTag = "workspace";        // what the guest mounts
 constexpr const char* kGuestAgentPort = "org.qemu.guest_agent.0";
+constexpr const char* kGuestBellPort = "agent-vm.bell.0";
 
 }  // namespace agent_vm

@@ -26,6 +26,7 @@ constexpr int kRootFd = 7;
 constexpr int kImageFd = 8;
 constexpr int kDiskFd = 9;
 constexpr int kTemplateRootFd = 10;
+constexpr int kGuestBellFd = 11;
 
 void add(Arguments& arguments, std::initializer_list<std::string> more) {
   arguments.insert(arguments.end(), more);
@@ -162,7 +163,8 @@ void add_network(Arguments& arguments) {
 void add_console_and_agent(Arguments& arguments) {
   add(arguments,
       {"-chardev", fmt::format("socket,id=console,fd={}", kConsoleFd), "-serial", "chardev:console",
-       "-chardev", fmt::format("socket,id=agent,fd={}", kGuestAgentFd)});
+       "-chardev", fmt::format("socket,id=agent,fd={}", kGuestAgentFd), "-chardev",
+       fmt::format("socket,id=bell,fd={}", kGuestBellFd)});
   add_json(arguments, "-device",
            {{"driver", "virtio-serial-pci"},
             {"id", "serial0"},
@@ -175,6 +177,12 @@ void add_console_and_agent(Arguments& arguments) {
             {"bus", "serial0.0"},
             {"chardev", "agent"},
             {"name", kGuestAgentPort}});
+  add_json(arguments, "-device",
+           {{"driver", "virtserialport"},
+            {"id", "bell0"},
+            {"bus", "serial0.0"},
+            {"chardev", "bell"},
+            {"name", kGuestBellPort}});
 }
 
 void add_entropy(Arguments& arguments) {
@@ -261,6 +269,7 @@ PlannedChild plan_qemu(const PlanInputs& inputs, QemuStart start) {
                        {DescriptorUse::kLog, 2},
                        {DescriptorUse::kMonitor, kMonitorFd},
                        {DescriptorUse::kGuestAgent, kGuestAgentFd},
+                       {DescriptorUse::kGuestBell, kGuestBellFd},
                        {DescriptorUse::kConsole, kConsoleFd},
                        {DescriptorUse::kTap, kTapFd},
                        {DescriptorUse::kRoot, kRootFd},

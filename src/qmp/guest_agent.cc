@@ -2,6 +2,10 @@
 
 #include <sys/random.h>
 
+#include <array>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/use_awaitable.hpp>
 #include <optional>
 
 #include "base/text.h"
@@ -9,11 +13,15 @@
 namespace agent_vm {
 
 using nlohmann::json;
+using std::chrono::milliseconds;
 
 namespace {
 
 constexpr std::size_t kMaxLine = 4U << 20U;
 constexpr std::size_t kMaxOutput = 1U << 20U;
+constexpr milliseconds kFirstPause{5};
+constexpr milliseconds kLongestPause{500};
+constexpr const char* kRing = "trap 'echo > /dev/virtio-ports/agent-vm.bell.0' EXIT\n";
 
 // The integer `name` of `object`, or an error: the guest decides what it sends.
 Result<std::int64_t> integer(const json& object, const char* name) {
@@ -64,9 +72,38 @@ class GuestAgent::Turn {
   GuestAgent& agent_;
 };
 
-GuestAgent::GuestAgent(asio::io_context& io, Fd socket)
+struct GuestAgent::Bell {
+  asio::posix::stream_descriptor socket;
+  std::shared_ptr<Event> next = std::make_shared<Event>();  // set when it rings next
+};
+
+GuestAgent::GuestAgent(asio::io_context& io, Fd socket, Fd bell)
     : io_(io),
-      stream_(std::make_shared<JsonStream>(io, std::move(socket), kMaxLine, "guest-agent")) {}
+      stream_(std::make_shared<JsonStream>(io, std::move(socket), kMaxLine, "guest-agent")),
+      bell_(std::make_shared<Bell>(asio::posix::stream_descriptor(io, bell.release()))) {
+  start_detached(io_, hear(bell_));
+}
+
+GuestAgent::~GuestAgent() { close(); }
+
+void GuestAgent::close() {
+  stream_->close();
+  boost::system::error_code ignored;
+  bell_->socket.close(ignored);
+}
+
+Task<void> GuestAgent::hear(std::shared_ptr<Bell> bell) {
+  std::array<char, 4096> bytes{};
+  boost::system::error_code ended;
+  while (true) {
+    co_await bell->socket.async_read_some(asio::buffer(bytes),
+                                          asio::redirect_error(asio::use_awaitable, ended));
+    if (ended) co_return;
+    std::exchange(bell->next, std::make_shared<Event>())->set();
+    // A guest that rings without end costs us no more than this.
+    co_await sleep_for(kFirstPause);
+  }
+}
 
 Task<Result<std::string>> GuestAgent::read_line(Deadline deadline) {
   // A read that an earlier caller gave up on still goes on, and what it brings is the next line in
@@ -136,9 +173,9 @@ Task<Result<GuestCommandResult>> GuestAgent::run(std::string path,
   if (!input.empty()) request["input-data"] = base64_encode(input);
   CO_TRY(const json started, co_await call("guest-exec", std::move(request), deadline));
   CO_TRY(const auto pid, integer(started, "pid"));
-  // The agent has no event for the end of a program; ask, at first often.
-  for (auto pause = std::chrono::milliseconds(5);;
-       pause = std::min(pause * 2, std::chrono::milliseconds(20))) {
+  auto pause = kFirstPause;
+  while (true) {
+    const auto rung = bell_->next;  // before the question: it may ring during the answer
     json which = {{"pid", pid}};
     CO_TRY(const json status, co_await call("guest-exec-status", std::move(which), deadline));
     if (!status.is_object() || !status.contains("exited") || !status["exited"].is_boolean()) {
@@ -147,8 +184,17 @@ Task<Result<GuestCommandResult>> GuestAgent::run(std::string path,
     if (status["exited"].get<bool>()) co_return to_result(status);
     if (deadline.expired())
       CO_FAIL(ErrorKind::kTimeout, "{} in the guest did not finish in time", path);
-    co_await sleep_for(pause);
+    if (co_await rung->wait(deadline.sooner(pause)))
+      pause = kFirstPause;
+    else
+      pause = std::min(pause * 2, kLongestPause);
   }
+}
+
+Task<Result<GuestCommandResult>> GuestAgent::run_script(std::string_view script, std::string input,
+                                                        Deadline deadline) {
+  std::vector<std::string> arguments{"-c", kRing + std::string(script)};
+  co_return co_await run("/bin/sh", std::move(arguments), std::move(input), deadline);
 }
 
 Task<Status> GuestAgent::power_down() {

@@ -20,15 +20,24 @@ struct GuestCommandResult {
 
 class GuestAgent {
  public:
-  GuestAgent(asio::io_context& io, Fd socket);
+  // `bell`: what a program of the guest writes to when it has ended; the bytes mean nothing.
+  GuestAgent(asio::io_context& io, Fd socket, Fd bell);
+  ~GuestAgent();
+  GuestAgent(const GuestAgent&) = delete;
+  GuestAgent& operator=(const GuestAgent&) = delete;
 
   // Agrees with the agent on where its next reply starts. Needed once after it opened its port and
   // after a reply that did not come in time; done as needed by the calls below.
   Task<Status> synchronise(Deadline deadline);
 
-  // Runs a program in the guest, as root, to its end.
+  // Runs a program in the guest, as root, to its end. The agent tells nobody of that end, so it is
+  // asked for: when the bell rings, and now and then for programs that do not ring it. Each question
+  // costs the guest a line in its journal.
   Task<Result<GuestCommandResult>> run(std::string path, std::vector<std::string> arguments,
                                        std::string input, Deadline deadline);
+  // Of /bin/sh; rings.
+  Task<Result<GuestCommandResult>> run_script(std::string_view script, std::string input,
+                                              Deadline deadline);
 
   // Asks the guest to power off. Succeeds when the request has been sent; there is no answer to it.
   Task<Status> power_down();
@@ -36,18 +45,22 @@ class GuestAgent {
   // The agent in the guest went away or came back: what it was asked before is forgotten.
   void restarted() { synchronised_ = false; }
 
-  void close() { stream_->close(); }
+  void close();
 
  private:
   Task<Result<nlohmann::json>> call(std::string command, nlohmann::json arguments,
                                     Deadline deadline);
   Task<Result<std::string>> read_line(Deadline deadline);
 
+  struct Bell;
+  static Task<void> hear(std::shared_ptr<Bell> bell);
+
   // The protocol has no ids, so one exchange at a time.
   class Turn;
 
   asio::io_context& io_;
   std::shared_ptr<JsonStream> stream_;
+  std::shared_ptr<Bell> bell_;
   struct Reading {
     Event done;
     std::optional<Result<std::string>> line;

@@ -135,6 +135,15 @@ TEST_F(QmpTest, JunkAndEndlessLinesEndTheConversation) {
 
 class GuestAgentTest : public PeerTest {
  protected:
+  void SetUp() override {
+    PeerTest::SetUp();
+    std::array<int, 2> pair{};
+    ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.data()), 0);
+    bell_ = Fd(pair[0]);
+    rope_ = Fd(pair[1]);
+  }
+  void ring() { ASSERT_EQ(::write(rope_.get(), "\n", 1), 1); }
+
   // A well-behaved agent but for the reply to guest-exec-status.
   void answer_status(const std::string& status_reply,
                      const std::string& exec_reply = R"({"return":{"pid":7}})") {
@@ -147,13 +156,29 @@ class GuestAgentTest : public PeerTest {
   }
   std::optional<Result<GuestCommandResult>> run_true(Deadline deadline = soon()) {
     std::optional<Result<GuestCommandResult>> result;
-    run([](asio::io_context& io, Fd socket, Deadline by, auto& into) -> Task<void> {
-      GuestAgent agent(io, std::move(socket));
+    run([](asio::io_context& io, Fd socket, Fd bell, Deadline by, auto& into) -> Task<void> {
+      GuestAgent agent(io, std::move(socket), std::move(bell));
       std::vector<std::string> none;
       into = co_await agent.run("/bin/true", std::move(none), "input", by);
-    }(io_, std::move(ours_), deadline, result));
+    }(io_, std::move(ours_), std::move(bell_), deadline, result));
     return result;
   }
+  // A program that has ended at the twentieth question; `at_question` is called at each.
+  std::optional<Result<GuestCommandResult>> run_long(const std::function<void()>& at_question) {
+    int questions = 0;
+    answer([&](const json& command) -> std::string {
+      if (command["execute"] == "guest-sync-delimited") {
+        return "\xFF" + json{{"return", command["arguments"]["id"]}}.dump() + "\n";
+      }
+      if (command["execute"] == "guest-exec") return "{\"return\":{\"pid\":7}}\n";
+      at_question();
+      return json{{"return", {{"exited", ++questions == 20}}}}.dump() + "\n";
+    });
+    return run_true(Deadline::in(milliseconds(700)));
+  }
+
+  Fd bell_;
+  Fd rope_;
 };
 
 TEST_F(GuestAgentTest, RunsAProgram) {
@@ -163,6 +188,30 @@ TEST_F(GuestAgentTest, RunsAProgram) {
   EXPECT_EQ((*result)->exit_code, 3);
   EXPECT_EQ((*result)->out, "out");
   EXPECT_EQ((*result)->error, "err");
+}
+
+TEST_F(GuestAgentTest, AsksWhenTheBellRings) {
+  const auto result = run_long([&] { ring(); });
+  ASSERT_TRUE(result);
+  EXPECT_TRUE(*result) << result->error().message();
+}
+
+// The control: twenty questions take longer than the deadline.
+TEST_F(GuestAgentTest, AsksNowAndThenWithoutABell) {
+  int questions = 0;
+  const auto result = run_long([&] { ++questions; });
+  ASSERT_TRUE(result);
+  ASSERT_FALSE(*result);
+  EXPECT_EQ(result->error().kind(), ErrorKind::kTimeout);
+  EXPECT_GT(questions, 3);
+}
+
+TEST_F(GuestAgentTest, S24_ABellThatRingsWithoutEndDoesNotMatter) {
+  const std::string noise(1000, '\n');
+  const auto result =
+      run_long([&] { static_cast<void>(::send(rope_.get(), noise.data(), noise.size(), 0)); });
+  ASSERT_TRUE(result);
+  EXPECT_TRUE(*result);
 }
 
 TEST_F(GuestAgentTest, S24_HostileRepliesAreErrorsNeverCrashes) {
@@ -207,15 +256,15 @@ TEST_F(GuestAgentTest, RecoversFromAnAnswerThatCameTooLate) {
     return command["execute"] == "guest-exec" ? "{\"return\":{\"pid\":7}}\n"
                                               : "{\"return\":{\"exited\":true,\"exitcode\":5}}\n";
   });
-  run([](asio::io_context& io, Fd socket) -> Task<void> {
-    GuestAgent agent(io, std::move(socket));
+  run([](asio::io_context& io, Fd socket, Fd bell) -> Task<void> {
+    GuestAgent agent(io, std::move(socket), std::move(bell));
     std::vector<std::string> none;
     const auto slow = co_await agent.run("/slow", none, "", Deadline::in(milliseconds(50)));
     EXPECT_FALSE(slow);
     const auto quick = co_await agent.run("/quick", none, "", soon());
     EXPECT_TRUE(quick);
     EXPECT_EQ(quick->exit_code, 5);
-  }(io_, std::move(ours_)));
+  }(io_, std::move(ours_), std::move(bell_)));
 }
 
 TEST_F(GuestAgentTest, SynchronisesPastStaleReplies) {

@@ -74,8 +74,7 @@ json parse_boot_profile(std::string_view text) {
 }
 
 Task<Result<json>> ask_boot_profile(GuestAgent& agent, Deadline deadline) {
-  std::vector<std::string> arguments{"-c", kScript};
-  const auto answer = co_await agent.run("/bin/sh", std::move(arguments), "", deadline);
+  const auto answer = co_await agent.run_script(kScript, "", deadline);
   if (!answer) co_return tl::unexpected(answer.error());
   co_return parse_boot_profile(answer->out);
 }

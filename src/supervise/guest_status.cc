@@ -77,9 +77,7 @@ json process_figures(pid_t pid) {
 }
 
 Task<json> ask_guest(GuestAgent& agent, Deadline deadline) {
-  // GCC 12 miscompiles a braced list inside a co_await expression.
-  std::vector<std::string> arguments{"-c", kScript};
-  const auto answer = co_await agent.run("/bin/sh", std::move(arguments), "", deadline);
+  const auto answer = co_await agent.run_script(kScript, "", deadline);
   if (!answer) {
     json unreachable = {{"reachable", false}, {"error", answer.error().message()}};
     co_return unreachable;

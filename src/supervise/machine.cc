@@ -44,10 +44,12 @@ Result<std::shared_ptr<Machine>> Machine::start(asio::io_context& io, const Plan
   const Fd words = TRY(log_channel(io, logs.qemu));
   auto monitor = TRY(make_socket_pair(SOCK_STREAM));
   auto agent = TRY(make_socket_pair(SOCK_STREAM));
+  auto bell = TRY(make_socket_pair(SOCK_STREAM));
   auto console = TRY(make_socket_pair(SOCK_STREAM));
   files[DescriptorUse::kLog] = words.get();
   files[DescriptorUse::kMonitor] = monitor.theirs.get();
   files[DescriptorUse::kGuestAgent] = agent.theirs.get();
+  files[DescriptorUse::kGuestBell] = bell.theirs.get();
   files[DescriptorUse::kConsole] = console.theirs.get();
   const std::shared_ptr<Machine> self(new Machine());
   self->self_ = self;
@@ -56,7 +58,7 @@ Result<std::shared_ptr<Machine>> Machine::start(asio::io_context& io, const Plan
     start_detached(io, on_end(self, exit));
   }));
   self->qmp_ = std::make_unique<QmpClient>(io, std::move(monitor.ours));
-  self->agent_ = std::make_unique<GuestAgent>(io, std::move(agent.ours));
+  self->agent_ = std::make_unique<GuestAgent>(io, std::move(agent.ours), std::move(bell.ours));
   start_detached(io, follow_console(io, self, std::move(console.ours), logs.console));
   return self;
 }

@@ -23,9 +23,8 @@ VmConfig reloadable(const VmConfig& running, const VmConfig& now) {
 }
 
 Task<Status> reload_mcp(GuestAgent& agent, VmConfig config, Deadline deadline) {
-  std::vector<std::string> arguments{"-c", kScript};
   const std::string document = make_mcp_config(config).dump(2) + "\n";
-  const auto done = co_await agent.run("/bin/sh", std::move(arguments), document, deadline);
+  const auto done = co_await agent.run_script(kScript, document, deadline);
   if (!done) co_return tl::unexpected(done.error());
   if (done->exit_code != 0) {
     CO_FAIL("the guest did not take the configuration: {}", escape_line(done->error));

@@ -420,10 +420,10 @@ Task<void> Supervisor::renew_journal() {
   constexpr seconds kTheFirstCommand{2};
   if (co_await ended_.wait(Deadline::in(kTheFirstCommand))) co_return;
   // The file is the identity step's, which gave the guest a boot id of its own.
-  std::vector<std::string> arguments{
-      "-c", "! test -e /run/agent-vm/boot-id || systemctl restart systemd-journald.service"};
-  const auto done = co_await machine_->agent().run("/bin/sh", std::move(arguments), "",
-                                                   Deadline::in(seconds(30)));
+  constexpr const char* kScript =
+      "! test -e /run/agent-vm/boot-id || systemctl restart systemd-journald.service";
+  const auto done =
+      co_await machine_->agent().run_script(kScript, "", Deadline::in(seconds(30)));
   if (!done) log::warn("the guest's journal may name another boot: {}", done.error().message());
 }
 
