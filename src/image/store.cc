@@ -120,11 +120,23 @@ Result<std::vector<ImageStore::Entry>> ImageStore::list() const {
 }
 
 Result<std::optional<Image>> ImageStore::find_image(const std::string& recipe_hash) const {
-  const std::vector<Entry> entries = TRY(list());
+  const auto images = open_directory(images_folder());
+  if (!images) return std::nullopt;
+  std::vector<Manifest> candidates;
+  for (const auto& name : TRY(list_directory(images->get()))) {
+    const auto dir = open_beneath(images->get(), name, O_RDONLY | O_DIRECTORY);
+    if (!valid_image_key(name) || !dir) continue;
+    // Manifests are long, and every start comes here: only what may be it is parsed.
+    const auto text = read_file_at(dir->get(), "manifest.json", kMaxManifest);
+    if (!text || text->find(recipe_hash) == std::string::npos) continue;
+    auto manifest = read_manifest(dir->get(), name);
+    if (manifest && manifest->recipe_hash == recipe_hash)
+      candidates.push_back(std::move(*manifest));
+  }
+  std::ranges::stable_sort(candidates, std::ranges::greater(), &Manifest::created_at);
   std::optional<Error> damage;  // of the newest
-  for (const auto& entry : entries) {
-    if (!entry.manifest || entry.manifest->recipe_hash != recipe_hash) continue;
-    auto image = open_image(entry.key);
+  for (const auto& candidate : candidates) {
+    auto image = open_image(candidate.key);
     if (image) return std::optional(std::move(*image));
     log::warn("{}", image.error().message());
     if (!damage) damage = image.error();

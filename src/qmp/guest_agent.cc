@@ -8,6 +8,7 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <optional>
 
+#include "base/log.h"
 #include "base/text.h"
 
 namespace agent_vm {
@@ -99,6 +100,7 @@ Task<void> GuestAgent::hear(std::shared_ptr<Bell> bell) {
     co_await bell->socket.async_read_some(asio::buffer(bytes),
                                           asio::redirect_error(asio::use_awaitable, ended));
     if (ended) co_return;
+    log::debug("the guest rings");
     std::exchange(bell->next, std::make_shared<Event>())->set();
     // A guest that rings without end costs us no more than this.
     co_await sleep_for(kFirstPause);
