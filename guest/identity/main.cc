@@ -26,11 +26,11 @@ std::string read_input() {
   return text;
 }
 
-// The supervisor waits for this, and asks the guest agent when it hears it. Who cannot ring is asked
-// now and then.
+// The supervisor waits for this, and asks the guest agent when it hears it. Who cannot ring is
+// asked now and then.
 void ring() {
-  const agent_vm::Fd bell(::open("/dev/virtio-ports/agent-vm.bell.0",
-                                 O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
+  const agent_vm::Fd bell(
+      ::open("/dev/virtio-ports/agent-vm.bell.0", O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
   if (bell) static_cast<void>(::write(bell.get(), "\n", 1));
 }
 

@@ -85,7 +85,9 @@ GuestAgent::GuestAgent(asio::io_context& io, Fd socket, Fd bell)
   start_detached(io_, hear(bell_));
 }
 
-GuestAgent::~GuestAgent() { close(); }
+GuestAgent::~GuestAgent() {
+  close();
+}
 
 void GuestAgent::close() {
   stream_->close();

@@ -31,8 +31,8 @@ class GuestAgent {
   Task<Status> synchronise(Deadline deadline);
 
   // Runs a program in the guest, as root, to its end. The agent tells nobody of that end, so it is
-  // asked for: when the bell rings, and now and then for programs that do not ring it. Each question
-  // costs the guest a line in its journal.
+  // asked for: when the bell rings, and now and then for programs that do not ring it. Each
+  // question costs the guest a line in its journal.
   Task<Result<GuestCommandResult>> run(std::string path, std::vector<std::string> arguments,
                                        std::string input, Deadline deadline);
   // Of /bin/sh; rings.

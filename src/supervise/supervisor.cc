@@ -422,8 +422,7 @@ Task<void> Supervisor::renew_journal() {
   // The file is the identity step's, which gave the guest a boot id of its own.
   constexpr const char* kScript =
       "! test -e /run/agent-vm/boot-id || systemctl restart systemd-journald.service";
-  const auto done =
-      co_await machine_->agent().run_script(kScript, "", Deadline::in(seconds(30)));
+  const auto done = co_await machine_->agent().run_script(kScript, "", Deadline::in(seconds(30)));
   if (!done) log::warn("the guest's journal may name another boot: {}", done.error().message());
 }
 

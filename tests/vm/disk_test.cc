@@ -44,8 +44,8 @@ TEST_F(DiskTest, F10_AFullFileSystemPausesTheVmUntilThereIsRoom) {
   // The control: with room, such a write is done at once.
   vm.guest_says("dd if=/dev/zero of=/var/tmp/first bs=1M count=16 conv=fsync 2>&1");
 
-  // The guest is told to write by a file that goes away: a command over SSH might not end before the
-  // VM stands still.
+  // The guest is told to write by a file that goes away: a command over SSH might not end before
+  // the VM stands still.
   const std::string hold = vm.workspace() + "/hold";
   std::ofstream(hold).close();
   vm.guest_says(

@@ -319,8 +319,8 @@ TEST_F(RestartTest, TheGuestSaysWhenAProgramHasEnded) {
       vm().root_says("journalctl --quiet _COMM=qemu-ga | grep -c guest-exec-status");
   EXPECT_LT(parse_unsigned(asked).value_or(1000), 30U);
   // The control: who cannot ring is asked now and then. The port takes one at a time.
-  const std::string holder = vm().root_says(
-      "sleep 1000 > /dev/virtio-ports/agent-vm.bell.0 2>&1 < /dev/null & echo $!");
+  const std::string holder =
+      vm().root_says("sleep 1000 > /dev/virtio-ports/agent-vm.bell.0 2>&1 < /dev/null & echo $!");
   const auto status = vm().status();
   EXPECT_TRUE(status["workspace"].value("reachable", false)) << status.dump(2);
   vm().root_says("kill " + holder);
