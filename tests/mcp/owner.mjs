@@ -8,15 +8,39 @@ import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import { temporaryFolder } from "./harness.mjs";
 
-// What this machine lacks for a VM; "" when nothing.
+// What this machine lacks for a VM; false when nothing.
 export function missing() {
   try {
     fs.closeSync(fs.openSync("/dev/net/tun", "r+"));
   } catch (error) {
     return `/dev/net/tun cannot be opened: ${error.code}`;
   }
-  return spawnSync("qemu-system-x86_64", ["--version"]).error ? "qemu-system-x86_64 is not installed" : "";
+  return spawnSync("qemu-system-x86_64", ["--version"]).error ? "qemu-system-x86_64 is not installed" : false;
 }
+
+// Commands stop node's event loop. Connections that closed meanwhile have to be noticed before the next request, or it
+// would take one of them.
+export async function loopTurn() {
+  for (let i = 0; i < 2; i++) await new Promise((resolve) => setImmediate(resolve));
+}
+
+// The reference servers, which an image can hold: those that are installed into a running VM are in npm_test.
+export const npmServers = {
+  everything: { spec: "@modelcontextprotocol/server-everything", command: ["mcp-server-everything"] },
+  filesystem: { spec: "@modelcontextprotocol/server-filesystem", command: ["mcp-server-filesystem", "/workspace"] },
+  memory: { spec: "@modelcontextprotocol/server-memory", command: ["mcp-server-memory"] },
+};
+const specs = Object.values(npmServers).map((server) => server.spec);
+export const npmSettings = `
+[vm]
+memory = "1G"
+[image]
+npm = ${JSON.stringify(specs)}
+${Object.entries(npmServers).map(([name, { command }]) => `[mcp.servers.${name}]\ncommand = ${JSON.stringify(command)}`).join("\n")}
+[mcp.servers.memory.env]
+MEMORY_FILE_PATH = "/workspace/memory.jsonl"
+`;
+export const npmImage = ["image", "build", ...specs.flatMap((spec) => ["--npm", spec])];
 
 export class Owner {
   // `files` by name: the content of the repository, beside its agent-vm.toml.
@@ -41,12 +65,19 @@ export class Owner {
     return execFileSync("git", ["-C", this.repository, ...args], { encoding: "utf8" });
   }
 
-  run(...args) {
-    return spawnSync(process.env.AGENT_VM, ["--state-dir", path.join(this.folder, "state"), ...args], {
+  argv(...args) {
+    return ["--state-dir", path.join(this.folder, "state"), ...args];
+  }
+
+  options() {
+    return {
       cwd: this.repository,
-      encoding: "utf8",
       env: { ...process.env, XDG_CONFIG_HOME: path.join(this.folder, "config"), LC_ALL: "C.UTF-8" },
-    });
+    };
+  }
+
+  run(...args) {
+    return spawnSync(process.env.AGENT_VM, this.argv(...args), { ...this.options(), encoding: "utf8" });
   }
 
   // The output of a command that must succeed.
@@ -56,17 +87,23 @@ export class Owner {
     return ran.stdout;
   }
 
-  async connect(t, server, options) {
+  workspace() {
+    return JSON.parse(this.ok("config", this.name, "--json")).workspace_path;
+  }
+
+  // Where a server of the VM is, and what its clients have to send along.
+  endpoint(server) {
     const config = JSON.parse(this.ok("config", this.name, "--json"));
     const token = fs.readFileSync(path.join(path.dirname(config.workspace_path), "mcp_token"), "utf8").trim();
-    const client = new Client({ name: "owner", version: "1" });
-    const endpoint = new URL(`http://${config.host}:${config.port}/servers/${server}/mcp`);
-    await client.connect(
-      new StreamableHTTPClientTransport(endpoint, {
-        requestInit: { headers: { Authorization: `Bearer ${token}` } },
-      }),
-      options,
-    );
+    return {
+      url: new URL(`http://${config.host}:${config.port}/servers/${server}/mcp`),
+      headers: { Authorization: `Bearer ${token}` },
+    };
+  }
+
+  async connect(t, server, options, client = new Client({ name: "owner", version: "1" })) {
+    const { url, headers } = this.endpoint(server);
+    await client.connect(new StreamableHTTPClientTransport(url, { requestInit: { headers } }), options);
     t.after(() => client.close());
     return client;
   }

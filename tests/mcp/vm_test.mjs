@@ -4,17 +4,7 @@ import assert from "node:assert/strict";
 import fs from "node:fs";
 import path from "node:path";
 import test from "node:test";
-import { missing, Owner } from "./owner.mjs";
-
-const npmPackage = "@modelcontextprotocol/server-filesystem";
-const settings = `
-[vm]
-memory = "1G"
-[image]
-npm = ["${npmPackage}"]
-[mcp.servers.filesystem]
-command = ["mcp-server-filesystem", "/workspace"]
-`;
+import { missing, npmImage, npmSettings, Owner } from "./owner.mjs";
 
 async function call(client, name, args) {
   const result = await client.callTool({ name, arguments: args });
@@ -26,13 +16,13 @@ async function toolNames(client) {
 }
 
 test("M15: an SDK client works in a VM with a server of npm's, and fetch brings the commit", { skip: missing() }, async (t) => {
-  const owner = new Owner(t, settings, { "hello.txt": "hello wrold\n" });
+  const owner = new Owner(t, npmSettings, { "hello.txt": "hello wrold\n" });
   // The control for the trust: what the repository asks for is nothing before the owner agrees.
   const untrusted = owner.run("create", "--branch", "sdk");
   assert.equal(untrusted.status, 2, untrusted.stderr);
   assert.match(untrusted.stderr, /MCP server filesystem: \+ mcp-server-filesystem \/workspace/);
   owner.ok("trust", "--yes");
-  owner.ok("image", "build", "--npm", npmPackage);
+  owner.ok(...npmImage);
   t.after(() => owner.run("destroy", "--purge", "--yes", owner.name));
   owner.ok("create", "--branch", "sdk");
   owner.ok("start", owner.name);
