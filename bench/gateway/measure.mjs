@@ -14,7 +14,8 @@ const option = (name, fallback) => {
 const rounds = option("rounds", 10);
 const perRound = 200;
 const parallel = 8;
-const sessionsForMemory = 100;
+const sessionsForMemory = [100, 1000];
+const heldMs = 10000;
 const fixture = process.env.MCP_FIXTURE;
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "gateway-bench-"));
 const token = "token-of-the-bench-0123456789";
@@ -33,7 +34,7 @@ function startGateway(port) {
   fs.writeFileSync(path.join(folder, "token"), token, { mode: 0o600 });
   fs.writeFileSync(config, JSON.stringify({
     address: "127.0.0.1", port, token_file: path.join(folder, "token"), workspace: { root: folder },
-    servers: { echo: { command: [fixture] } }, limits: { max_processes: 200 },
+    servers: { echo: { command: [fixture] } }, limits: { max_sessions: 1100, max_processes: 1100 },
   }));
   return { process: start(process.env.AGENT_MCP, ["--config", config]), target: "/servers/echo/mcp" };
 }
@@ -46,6 +47,24 @@ const startSupergateway = (port) => ({
   process: start(process.execPath, [bin("supergateway/dist/index.js"), "--stdio", fixture, "--outputTransport", "streamableHttp", "--stateful", "--port", port, "--logLevel", "none"]),
   target: "/mcp",
 });
+
+// What HTTP alone costs this client: a process that reads one request and has its answer ready. No
+// gateway can be faster than this and the pipes together.
+const bareServer = `
+const answer = JSON.stringify({ jsonrpc: "2.0", id: 1, result: { content: [{ type: "text", text: "x" }] } });
+const bytes = Buffer.from("HTTP/1.1 200 OK\\r\\nContent-Type: application/json\\r\\nContent-Length: " + answer.length + "\\r\\n\\r\\n" + answer);
+require("net").createServer({ noDelay: true }, (socket) => {
+  let text = "";
+  socket.on("error", () => {});
+  socket.on("data", (piece) => {
+    text += piece;
+    const end = text.indexOf("\\r\\n\\r\\n");
+    if (end < 0 || text.length < end + 4 + Number(/content-length: (\\d+)/i.exec(text)[1])) return;
+    text = "";
+    socket.write(bytes);
+  });
+}).listen(Number(process.argv[1]), "127.0.0.1");`;
+const startBare = (port) => ({ process: start(process.execPath, ["-e", bareServer, String(port)]), target: "/" });
 
 class Subject {
   constructor(name, begin, port) {
@@ -145,6 +164,13 @@ async function roundTrips(subject) {
   return times;
 }
 
+// Over and over, for as long as another call takes.
+async function roundTripsFor(subject, milliseconds) {
+  const times = [];
+  for (const end = now() + milliseconds; now() < end;) times.push(...(await roundTrips(subject)));
+  return times;
+}
+
 async function throughput(subject) {
   const begin = now();
   const cpu = subject.cpu();
@@ -163,14 +189,15 @@ async function main() {
     new Subject("supergateway", startSupergateway, base + 2),
   ];
   const raw = new Raw();
-  for (const subject of subjects) await subject.ready();
-  const figures = Object.fromEntries([...subjects, raw].map((s) => [s.name, { rate: [], cpu: [], trip: [], slow: [] }]));
+  const bare = new Subject("bare HTTP", startBare, base + 3);
+  for (const subject of [...subjects, bare]) await subject.ready();
+  const figures = Object.fromEntries([...subjects, raw, bare].map((s) => [s.name, { rate: [], cpu: [], trip: [], slow: [] }]));
   for (let round = 0; round < rounds; round++) {
-    for (const subject of [raw, ...subjects]) {
+    for (const subject of [raw, bare, ...subjects]) {
       const times = await roundTrips(subject);
       figures[subject.name].trip.push(median(times));
     }
-    for (const subject of subjects) {
+    for (const subject of [bare, ...subjects]) {
       const { rate, cpu } = await throughput(subject);
       figures[subject.name].rate.push(rate);
       figures[subject.name].cpu.push(cpu);
@@ -179,14 +206,20 @@ async function main() {
   // While another call of the same session takes its time.
   for (const subject of subjects) {
     const held = subject.call("hold", {}).catch(() => {});
-    figures[subject.name].slow = await roundTrips(subject);
+    figures[subject.name].slow = await roundTripsFor(subject, heldMs);
     await subject.call("release", {});
     await held;
   }
   for (const subject of subjects) {
     figures[subject.name].memory = { 1: subject.memory() };
-    for (let i = 1; i < sessionsForMemory; i++) await subject.open();
-    figures[subject.name].memory[sessionsForMemory] = subject.memory();
+    let open = 1;
+    for (const count of sessionsForMemory) {
+      for (; open < count; open++) await subject.open();
+      figures[subject.name].memory[count] = subject.memory();
+    }
+    // The servers of a thousand sessions are memory as well, which the next one may need.
+    subject.process.kill("SIGTERM");
+    await once(subject.process, "exit");
   }
   report(subjects.map((s) => s.name), figures);
 }
@@ -202,20 +235,27 @@ function report(names, figures) {
     ratio("P10", "memory with 100 sessions / supergateway", own.memory[100] / figures.supergateway.memory[100], "<= 0.1"),
     ratio("P11", "round trip / raw stdio", of(names[0], "trip") / of("raw stdio", "trip"), "<= 1.5"),
   ];
+  // What P9 and P11 consist of; without goals.
+  const parts = [
+    ["requests/s / bare HTTP: what this client can ask for", of(names[0], "rate") / of("bare HTTP", "rate")],
+    ["bare HTTP / raw stdio: the client's own share", of("bare HTTP", "trip") / of("raw stdio", "trip")],
+    ["round trip / (bare HTTP + raw stdio)", of(names[0], "trip") / (of("bare HTTP", "trip") + of("raw stdio", "trip"))],
+  ];
   const machine = { cpus: os.cpus().length, model: os.cpus()[0]?.model, kernel: os.release(), node: process.version, rounds };
   if (process.argv.includes("--json")) {
-    console.log(JSON.stringify({ machine, figures, ratios }, null, 2));
+    console.log(JSON.stringify({ machine, figures, ratios, parts }, null, 2));
     return;
   }
   console.log(`${machine.cpus} x ${machine.model}, Linux ${machine.kernel}, node ${machine.node}, ${rounds} rounds\n`);
   const row = (cells) => console.log(cells.map((cell, i) => (i ? String(cell).padStart(20) : String(cell).padEnd(14))).join(""));
   const spread = (list, digits) => `${median(list).toFixed(digits)} (${quantile(list, 0.1).toFixed(digits)}-${quantile(list, 0.9).toFixed(digits)})`;
-  row(["", "requests/s", "CPU ms/request", "round trip ms", "p50 while held", "p99 while held", "MB, 1 session", "MB, 100"]);
+  row(["", "requests/s", "CPU ms/request", "round trip ms", "p50 while held", "p99 while held", "MB, 1 session", "MB, 100", "MB, 1000"]);
   row(["raw stdio", "", "", spread(figures["raw stdio"].trip, 2)]);
+  row(["bare HTTP", spread(figures["bare HTTP"].rate, 0), (median(figures["bare HTTP"].cpu) * 1000).toFixed(2), spread(figures["bare HTTP"].trip, 2)]);
   for (const name of names) {
     const f = figures[name];
     row([name, spread(f.rate, 0), (median(f.cpu) * 1000).toFixed(2), spread(f.trip, 2), median(f.slow).toFixed(2),
-      quantile(f.slow, 0.99).toFixed(2), (f.memory[1] / 1e6).toFixed(1), (f.memory[100] / 1e6).toFixed(1)]);
+      quantile(f.slow, 0.99).toFixed(2), (f.memory[1] / 1e6).toFixed(1), (f.memory[100] / 1e6).toFixed(1), (f.memory[1000] / 1e6).toFixed(1)]);
   }
   console.log();
   for (const { id, what, value, goal } of ratios) {
@@ -223,6 +263,7 @@ function report(names, figures) {
     const reached = goal.startsWith("<=") ? value <= bound : value >= bound;
     console.log(`${id.padEnd(4)} ${what.padEnd(54)} ${value.toFixed(3).padStart(7)}   goal ${goal}: ${reached ? "reached" : "not reached"}`);
   }
+  for (const [what, value] of parts) console.log(`     ${what.padEnd(54)} ${value.toFixed(3).padStart(7)}`);
 }
 
 main()

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <array>
 #include <boost/asio/write.hpp>
 #include <cerrno>
 
@@ -23,8 +24,7 @@ Child::Child(asio::any_io_executor executor, Events events)
       stdout_(executor),
       stderr_(executor),
       exit_(executor),
-      timer_(executor),
-      buffer_(kReadSize, '\0') {}
+      timer_(executor) {}
 
 Result<std::shared_ptr<Child>> Child::start(asio::any_io_executor executor, SpawnSpec spec,
                                             Events events) {
@@ -87,12 +87,14 @@ void Child::read_stderr() {
 // False at the end of the pipe.
 bool Child::read_once(asio::posix::stream_descriptor& from,
                       const std::function<void(std::string_view)>& to) {
-  const ssize_t got = ::read(from.native_handle(), buffer_.data(), buffer_.size());
+  // Here and not in each child: a gateway has one for every session.
+  std::array<char, kReadSize> buffer;
+  const ssize_t got = ::read(from.native_handle(), buffer.data(), buffer.size());
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) return true;
   if (got <= 0) return false;
   // The owner may abandon() us, or stop us, from inside.
   const auto receive = to;
-  if (receive) receive(std::string_view(buffer_.data(), static_cast<std::size_t>(got)));
+  if (receive) receive(std::string_view(buffer.data(), static_cast<std::size_t>(got)));
   return from.is_open();
 }
 
@@ -183,11 +185,12 @@ void Child::abandon() {
 void Child::drain(asio::posix::stream_descriptor& from,
                   const std::function<void(std::string_view)>& to) {
   if (!from.is_open()) return;
+  std::array<char, kReadSize> buffer;
   for (std::size_t total = 0; total < (1U << 20);) {
-    const ssize_t got = ::read(from.native_handle(), buffer_.data(), buffer_.size());
+    const ssize_t got = ::read(from.native_handle(), buffer.data(), buffer.size());
     if (got <= 0) return;
     total += static_cast<std::size_t>(got);
-    if (to) to(std::string_view(buffer_.data(), static_cast<std::size_t>(got)));
+    if (to) to(std::string_view(buffer.data(), static_cast<std::size_t>(got)));
   }
 }
 

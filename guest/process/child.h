@@ -81,7 +81,6 @@ class Child : public std::enable_shared_from_this<Child> {
   std::size_t queued_bytes_ = 0;
   std::size_t drain_mark_ = 0;
   std::function<void()> drain_action_;
-  std::string buffer_;
   bool writing_ = false;
   bool close_after_queue_ = false;
   bool paused_ = false;
