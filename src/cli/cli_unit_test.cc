@@ -2,6 +2,7 @@
 
 #include "cli/escaping_pipe.h"
 #include "cli/exit_code.h"
+#include "cli/mcp_npm.h"
 #include "cli/net.h"
 #include "cli/remote.h"
 #include "os/run.h"
@@ -37,6 +38,80 @@ TEST(RemoteCommand, MeansExactlyItsArgumentsAndKeepsTheExitStatus) {
   EXPECT_EQ(status_of({"sh", "-c", "exit 41"}).exit.code, 41);
   EXPECT_EQ(status_of({"sh", "-c", "kill -TERM $$"}).exit.code, 128 + 15);
   EXPECT_NE(::access(pid_file.c_str(), F_OK), 0);
+}
+
+TEST(Npx, IsTakenApartAsNpxDoes) {
+  const auto parsed = [](const std::vector<std::string>& argv) { return parse_npx(argv).value(); };
+  const auto plain = parsed({"npx", "-y", "@scope/name@1.2.3", "-y", "a b"});
+  EXPECT_EQ(plain->spec, "@scope/name@1.2.3");
+  EXPECT_EQ(plain->program, "");
+  EXPECT_EQ(plain->arguments, (std::vector<std::string>{"-y", "a b"}));
+  for (const auto& argv :
+       {std::vector<std::string>{"npx", "--package=name", "--yes", "prog", "--x"},
+        {"npx", "-p", "name", "--", "prog", "--x"}}) {
+    const auto named = parsed(argv);
+    EXPECT_EQ(named->spec, "name");
+    EXPECT_EQ(named->program, "prog");
+    EXPECT_EQ(named->arguments, std::vector<std::string>{"--x"});
+  }
+  // Others are run as they are.
+  EXPECT_FALSE(parsed({"/usr/bin/npx", "-y", "name"}));
+  EXPECT_FALSE(parsed({"node", "npx"}));
+  for (const auto& argv : {std::vector<std::string>{"npx"},
+                           {"npx", "-y"},
+                           {"npx", "--package"},
+                           {"npx", "--package", "name"},
+                           {"npx", "-p", "a", "-p", "b", "prog"},
+                           {"npx", "--registry=x", "name"},
+                           {"npx", "https://evil.example/x.tgz"},
+                           {"npx", "../name"}}) {
+    const auto refused = parse_npx(argv);
+    EXPECT_FALSE(refused) << testing::PrintToString(argv);
+    EXPECT_EQ(refused.error().kind(), ErrorKind::kInvalidInput);
+  }
+}
+
+TEST(NpmRecord, NamesTheProgramAndWhatHasScripts) {
+  const std::string record = R"({"packages": {
+      "node_modules/@s/name": {"version": "1.2.3-rc.1", "bin": {"name": "x.js", "other": "y.js"}},
+      "node_modules/one": {"version": "1.0.0", "bin": {"only": "x.js", "../up": "z.js"}},
+      "node_modules/none": {"version": "1.0.0"},
+      "node_modules/odd": {"version": "1/../..", "bin": {"odd": "x"}},
+      "node_modules/@s/name/node_modules/native": {"version": "2.0.0", "hasInstallScript": true}}})";
+  const auto read = [&](const NpxCommand& command) { return read_npm_record(record, command); };
+  const NpmPackage own = read({.spec = "@s/name@^1"}).value();
+  EXPECT_EQ(own.version, "1.2.3-rc.1");
+  EXPECT_EQ(own.program, "name");
+  EXPECT_EQ(own.scripts, std::vector<std::string>{"native"});
+  EXPECT_EQ(read({.spec = "@s/name", .program = "other"})->program, "other");
+  EXPECT_EQ(read({.spec = "one"})->program, "only");
+  EXPECT_THAT(read({.spec = "@s/name", .program = "third"}).error().message(),
+              testing::HasSubstr("but: name, other"));
+  for (const char* spec : {"none", "odd", "absent"}) EXPECT_FALSE(read({.spec = spec})) << spec;
+  for (const char* text : {"", "[]", "{}", R"({"packages": [1]})",
+                           R"({"packages": {"node_modules/one": {"version": 1, "bin": "x"}}})"}) {
+    EXPECT_FALSE(read_npm_record(text, {.spec = "one"})) << text;
+  }
+}
+
+TEST(NpmRecord, AServersCommandNamesItsPackage) {
+  for (const auto& [package, version, folder] :
+       {std::tuple("@s/name", "1.2.3+b.1", "@s+name@1.2.3+b.1"),
+        std::tuple("name", "1.0.0", "name@1.0.0")}) {
+    EXPECT_EQ(npm_folder(package, version), folder);
+    VmConfig config;
+    config.name = "vm";
+    config.mcp_servers["s"] = {
+        .argv = {fmt::format("{}/{}/node_modules/.bin/prog", kNpmServers, folder), "a b"},
+        .environment = {{"A", "1"}}};
+    EXPECT_EQ(npm_package_of(config.mcp_servers["s"]), fmt::format("{}@{}", package, version));
+    EXPECT_EQ(npm_commands(config),
+              std::vector<std::string>{fmt::format(
+                  "agent-vm mcp add s vm --env A=1 -- npx -y --package {}@{} prog 'a b'", package,
+                  version)});
+  }
+  EXPECT_EQ(npm_package_of({.argv = {"npx", "-y", "name"}}), "");
+  EXPECT_EQ(npm_package_of({.argv = {std::string(kNpmServers) + "/../../x"}}), "");
 }
 
 TEST(NetLine, SaysWhatWasDecidedAndWhy) {

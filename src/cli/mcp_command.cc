@@ -144,7 +144,8 @@ void add_mcp(CLI::App& app, Context& context) {
       "  agent-vm mcp my-branch                     is a stdio MCP server: what a client runs\n"
       "  agent-vm mcp my-branch files               the same for another server than the default\n"
       "  agent-vm mcp config my-branch --client claude-code --write\n"
-      "  agent-vm mcp add files my-branch -- mcp-server-filesystem /workspace\n"
+      "  agent-vm mcp add files my-branch -- npx -y @modelcontextprotocol/server-filesystem "
+      "/workspace\n"
       "  agent-vm mcp call read my-branch --arguments '{\"path\": \"README.md\"}'");
   mcp->require_subcommand(0, 1);
   auto options = std::make_shared<Options>();

@@ -130,21 +130,7 @@ Result<json> ask_policy(Context& context, const VmDirectory& vm, const Options& 
     const GitDecision decision = decide(TRY(vm.read_config()).network, request);
     return json{{"allowed", decision.allowed}, {"rule", decision.rule}, {"why", decision.why}};
   }
-  const Deadline deadline = TRY(context.deadline(kPatience));
-  const std::string rest =
-      options.url.substr(std::min(options.url.find("://"), options.url.size()));
-  const std::string target = rest.empty() ? options.url : rest.substr(3);
-  const auto slash = target.find('/');
-  const std::string path = slash == std::string::npos ? "/" : target.substr(slash);
-  const EgressInputs inputs = egress_inputs(TRY(InstallLayout::find()), vm);
-  const auto asked =
-      TRY(run_checked({.argv = {inputs.python, "-I", "-B", inputs.proxy_files + "/policy.py",
-                                fmt::format("{}/{}", inputs.policy_folder, kPolicyFile),
-                                options.method, target.substr(0, slash), path},
-                       .deadline = deadline}));
-  json decision = json::parse(asked.out, nullptr, false);
-  if (!decision.is_object()) return fail("the policy gave no answer");
-  return decision;
+  return web_decision(vm, options.method, options.url, TRY(context.deadline(kPatience)));
 }
 
 Result<int> test(Context& context, const Options& options) {
@@ -211,6 +197,23 @@ void add_vm_option(CLI::App& verb, std::string& vm) {
 }
 
 }  // namespace
+
+Result<json> web_decision(const VmDirectory& vm, const std::string& method, const std::string& url,
+                          const Deadline& deadline) {
+  const std::string rest = url.substr(std::min(url.find("://"), url.size()));
+  const std::string target = rest.empty() ? url : rest.substr(3);
+  const auto slash = target.find('/');
+  const std::string path = slash == std::string::npos ? "/" : target.substr(slash);
+  const EgressInputs inputs = egress_inputs(TRY(InstallLayout::find()), vm);
+  const auto asked =
+      TRY(run_checked({.argv = {inputs.python, "-I", "-B", inputs.proxy_files + "/policy.py",
+                                fmt::format("{}/{}", inputs.policy_folder, kPolicyFile), method,
+                                target.substr(0, slash), path},
+                       .deadline = deadline}));
+  json decision = json::parse(asked.out, nullptr, false);
+  if (!decision.is_object()) return fail("the policy gave no answer");
+  return decision;
+}
 
 void add_net(CLI::App& app, Context& context) {
   CLI::App* net = add_verb(app, "net", "what a VM may reach on the web, and what it has asked for",

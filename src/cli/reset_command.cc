@@ -1,4 +1,6 @@
+#include "base/text.h"
 #include "cli/exit_code.h"
+#include "cli/mcp_npm.h"
 #include "cli/run_vm.h"
 #include "cli/status_report.h"
 #include "cli/verbs.h"
@@ -24,6 +26,10 @@ Result<int> reset(Context& context, const Options& options) {
   const DirectoryLock lock = TRY(vm.lock(deadline));
   const StopOutcome stopped = TRY(stop_with_progress(context, vm, false, deadline));
   TRY(discard_disk(vm));
+  for (const auto& command : npm_commands(TRY(vm.read_config()))) {
+    context.out.note("An MCP server was installed on that disk. Again, when the VM runs: {}",
+                     escape_line(command));
+  }
   if (stopped.was_running) {
     const StartOutcome started = TRY(start_with_progress(context, vm, lock, deadline));
     return report_start(context, vm, started);

@@ -62,6 +62,15 @@ TEST_F(McpTest, AVmThatDoesNotRunIsSaidSo) {
     EXPECT_THAT(outcome.error, HasSubstr("agent-vm start vm"));
   }
   EXPECT_EQ(agent_vm({"mcp", "call", "x", "vm", "--arguments", "[1]"}).code, 2);
+  // npx would be run in the guest; what it does not understand is refused before that.
+  const Outcome npx = agent_vm({"mcp", "add", "memory", "vm", "--", "npx", "-y", "some-server"});
+  EXPECT_EQ(npx.code, 3);
+  EXPECT_THAT(npx.error, HasSubstr("agent-vm start vm"));
+  EXPECT_EQ(agent_vm({"mcp", "add", "m", "vm", "--", "npx", "git+ssh://x.example/y"}).code, 2);
+  EXPECT_EQ(agent_vm({"mcp", "add", "workspace", "vm", "--", "npx", "-y", "some-server"}).code, 2);
+  EXPECT_FALSE(config()["mcp"]["servers"].contains("memory"));
+  // The control: npx itself is a command like any other.
+  EXPECT_EQ(agent_vm({"mcp", "add", "m", "vm", "--", "/usr/bin/npx", "-y", "some-server"}).code, 0);
 }
 
 TEST_F(McpTest, EachClientGetsWhatItReadsAndNoToken) {
