@@ -12,6 +12,7 @@
 #include <filesystem>
 
 #include "base/text.h"
+#include "confine/jail.h"
 #include "confine/user_namespace.h"
 #include "image/store.h"
 #include "launch/accelerator.h"
@@ -227,6 +228,22 @@ Check check_memory() {
   return check;
 }
 
+Check check_open_files() {
+  constexpr std::uint64_t kComfortable = 200'000;  // a large repository, with its node_modules
+  const std::uint64_t limit = allow_open_files();
+  Check check{.id = "open-files", .title = "Open files"};
+  check.detail = fmt::format("{} at most", limit);
+  if (limit >= kComfortable) return check;
+  check.level = Level::kWarning;
+  check.detail +=
+      "; a guest that looks at more files of its workspace is told 'Too many open files'";
+  check.mend = fmt::format(
+      "echo '* hard nofile {}' | sudo tee /etc/security/limits.d/agent-vm.conf   (then log in "
+      "again)",
+      kMostShareFiles);
+  return check;
+}
+
 Check check_disk(std::string path) {
   constexpr std::uint64_t kComfortable = 5 * kGiB;  // an image, and what building it needs
   // The nearest folder that exists: the state directory may not be there yet.
@@ -276,6 +293,7 @@ std::vector<Check> examine_machine(const std::string& state_path, const Deadline
   checks.push_back(check_namespaces(map));
   checks.push_back(check_tun());
   checks.push_back(check_memory());
+  checks.push_back(check_open_files());
   checks.push_back(check_disk(state_path));
   checks.push_back(
       program("ssh", "SSH", "openssh-client", Level::kMissing, "it is how VMs are reached"));

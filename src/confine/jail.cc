@@ -215,4 +215,14 @@ SpawnSpec confined(SpawnSpec spec, const Jail& jail, int gateway) {
   return spec;
 }
 
+std::uint64_t allow_open_files() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return 0;
+  if (limit.rlim_max < kMostShareFiles) {
+    const rlimit more{limit.rlim_cur, kMostShareFiles};
+    if (::setrlimit(RLIMIT_NOFILE, &more) == 0) return kMostShareFiles;
+  }
+  return limit.rlim_max;
+}
+
 }  // namespace agent_vm

@@ -9,6 +9,9 @@
 
 namespace agent_vm {
 
+// virtiofsd holds one descriptor for each inode that the guest knows.
+constexpr std::uint64_t kMostShareFiles = 1U << 20U;
+
 struct JailMount {
   enum class Kind {
     kBindReadOnly,  // source: a host path (file or directory), read-only, nosuid, nodev

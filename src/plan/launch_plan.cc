@@ -76,8 +76,7 @@ PlannedChild plan_virtiofsd(const PlanInputs& inputs) {
   // reach.
   child.jail.capabilities = {CAP_CHOWN,  CAP_DAC_OVERRIDE, CAP_FOWNER,  CAP_FSETID,  CAP_SETGID,
                              CAP_SETUID, CAP_MKNOD,        CAP_SETFCAP, CAP_SETPCAP, CAP_SYS_ADMIN};
-  child.jail.max_open_files =
-      1U << 20U;  // one per inode that the guest knows; capped by the hard limit
+  child.jail.max_open_files = kMostShareFiles;  // capped by the hard limit
   return child;
 }
 

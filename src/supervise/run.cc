@@ -10,6 +10,7 @@
 #include <csignal>
 
 #include "base/log.h"
+#include "confine/jail.h"
 #include "confine/user_namespace.h"
 #include "control/protocol.h"
 #include "launch/prepare.h"
@@ -62,6 +63,7 @@ Result<Setup> set_up(const SupervisorOptions& options, Fd lock, const Deadline& 
   lock.reset();
   GitBroker git = TRY(start_git_broker());
   prepared.git_broker = std::move(git.channel);
+  allow_open_files();
   TRY(take_kvm_group());
   TRY(enter_user_namespace(prepared.plan.ids));
   return Setup{std::move(vm), std::move(config), std::move(prepared), std::move(git.process)};

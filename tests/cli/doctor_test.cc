@@ -35,7 +35,7 @@ TEST_F(DoctorTest, ChecksEverythingThatAVmNeeds) {
   const auto report = nlohmann::json::parse(outcome.out);
   for (const auto* id :
        {"qemu", "virtiofsd", "qemu-img", "kvm", "subordinate-ids", "user-namespaces", "tun",
-        "memory", "disk", "ssh", "git", "mmdebstrap", "image"}) {
+        "memory", "open-files", "disk", "ssh", "git", "mmdebstrap", "image"}) {
     const auto one = check(outcome.out, id);
     EXPECT_NE(one["detail"], "") << id;
     EXPECT_TRUE(one["level"] == "ok" || one["level"] == "warning" || one["level"] == "missing");
@@ -45,6 +45,17 @@ TEST_F(DoctorTest, ChecksEverythingThatAVmNeeds) {
     }
   }
   EXPECT_EQ(outcome.code, report["level"] == "missing" ? 7 : 0);
+}
+
+TEST_F(DoctorTest, ALowLimitOfOpenFilesIsNamedUnlessRootRaisesIt) {
+  const std::string out =
+      shell("ulimit -Sn 1024; ulimit -Hn 5000; " AGENT_VM_BINARY " doctor --json || true");
+  const auto one = check(out, "open-files");
+  // As root, but where root has been left without CAP_SYS_RESOURCE.
+  const bool raised = shell("ulimit -n 5000; ulimit -n 6000 2>&1 || true").empty();
+  EXPECT_EQ(one["level"], raised ? "ok" : "warning") << one.dump();
+  EXPECT_THAT(one["detail"].get<std::string>(), HasSubstr(raised ? "1048576" : "5000"));
+  EXPECT_THAT(one.value("mend", ""), HasSubstr(raised ? "" : "hard nofile"));
 }
 
 TEST_F(DoctorTest, AMissingProgramIsNamedWithTheCommandThatInstallsIt) {
