@@ -15,6 +15,7 @@ struct TestOptions {
   bool keep = false;               // leave every test's directory
   std::pair<int, int> part{1, 1};  // which one of how many, into which the suites are divided
   std::string turns;               // file of turn.h, shared with another test program; empty: none
+  std::string user;                // an ordinary one, for root's tests; empty: none
   std::string root;                // holds one directory for each VM of this run
 };
 

@@ -20,6 +20,9 @@ int main(int argc, char** argv) {
         return "cannot read and write " + path;
       })
       ->type_name("FILE");
+  app.add_option("--user", options.user,
+                 "an ordinary user with agent-vm in ~/agent-vm and its image, for tests of root's")
+      ->type_name("NAME");
   app.add_flag("--list", list, "print the names of the tests");
   std::vector<std::string> filters;
   app.add_option("FILTER", filters, "parts of names, or globs; left out: all tests");
