@@ -77,6 +77,7 @@ RunState::Kind kind_of(const std::string& supervisor_state) {
   if (supervisor_state == "paused") return RunState::Kind::kPaused;
   if (supervisor_state == "stopping") return RunState::Kind::kStopping;
   if (supervisor_state == "suspending") return RunState::Kind::kSuspending;
+  if (supervisor_state == "forking") return RunState::Kind::kForking;
   return RunState::Kind::kRunning;
 }
 
@@ -169,6 +170,8 @@ const char* to_string(RunState::Kind kind) {
       return "Paused";
     case RunState::Kind::kSuspending:
       return "Suspending";
+    case RunState::Kind::kForking:
+      return "Forking";
     case RunState::Kind::kSuspended:
       return "Suspended";
     case RunState::Kind::kStopping:

@@ -26,6 +26,7 @@ struct RunState {
     kRunning,
     kPaused,
     kSuspending,
+    kForking,
     kSuspended,
     kStopping,
     kCrashed,

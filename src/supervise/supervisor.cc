@@ -579,11 +579,12 @@ Task<json> Supervisor::status(Deadline deadline, bool with_guest) {
   const auto seconds_since = [&](auto then) {
     return std::chrono::duration_cast<seconds>(now - then).count();
   };
-  const char* state = state_ == State::kStarting   ? "starting"
-                      : state_ == State::kStopping ? "stopping"
-                      : state_ == State::kResting  ? "suspending"
-                      : paused_                    ? "paused"
-                                                   : "running";
+  const char* state = state_ == State::kStarting     ? "starting"
+                      : state_ == State::kStopping   ? "stopping"
+                      : state_ == State::kSuspending ? "suspending"
+                      : state_ == State::kForking    ? "forking"
+                      : paused_                      ? "paused"
+                                                     : "running";
   json status = {{"state", state},
                  {"state_reason", paused_ ? paused_why_ : ""},
                  {"uptime_seconds", seconds_since(started_)},

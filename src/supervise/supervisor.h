@@ -78,7 +78,7 @@ class Supervisor {
   Task<Result<nlohmann::json>> reload_mcp(Deadline deadline);
 
  private:
-  enum class State { kStarting, kRunning, kResting, kStopping };
+  enum class State { kStarting, kRunning, kSuspending, kForking, kStopping };
 
   Status prepare_host();
   Status open_logs();

@@ -93,7 +93,7 @@ Task<Status> Supervisor::go_on(Deadline deadline) {
 Task<Result<json>> Supervisor::suspend(bool force, Deadline deadline) {
   if (state_ != State::kRunning || paused_)
     CO_FAIL("VM '{}' is starting, paused or ending, and cannot be saved now", vm_.name());
-  state_ = State::kResting;
+  state_ = State::kSuspending;
   Status done = co_await rest(force, deadline);
   if (done) done = co_await unplug_share(deadline);
   if (done) done = co_await save(deadline);
@@ -146,7 +146,7 @@ Task<Result<json>> Supervisor::fork(bool force, Deadline deadline) {
   CO_CHECK(make_directory_at(vm_.fd(), kForkFolder, 0700));
   CO_TRY(const Fd folder, open_beneath(vm_.fd(), kForkFolder, O_RDONLY | O_DIRECTORY));
   CO_TRY(auto draft, SuspendedDraft::begin(folder.get()));
-  state_ = State::kResting;
+  state_ = State::kForking;
   Status done = co_await rest(force, deadline);
   if (done) done = co_await unplug_share(deadline);
   if (done) done = co_await copy_all(folder.get(), draft, deadline);

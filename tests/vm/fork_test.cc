@@ -222,6 +222,7 @@ TEST_F(ForkTest, F14_TheSupervisorKilledInTheMiddle) {
   EXPECT_TRUE(eventually(seconds(60), [&] {
     return vm().file("logs/supervisor.log").find("rest:", length) != std::string::npos;
   }));
+  EXPECT_EQ(vm().status()["status"], "Forking");
   ::kill(who->pid, SIGKILL);
   const Ran failed = command.wait();
   EXPECT_FALSE(failed.ok()) << failed.describe();
