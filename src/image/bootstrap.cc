@@ -28,6 +28,11 @@ const std::vector<std::string> kDpkgOptions{
     "path-exclude=/usr/share/locale/*", "path-exclude=/usr/share/lintian/*",
     "path-exclude=/usr/share/doc/*",    "path-include=/usr/share/doc/*/copyright"};
 
+// update-alternatives links pages that are not there, and fails without their folder: Java could
+// not be installed. Not by path-include, with which dpkg keeps all links below /usr/share/man.
+constexpr const char* kManualFolders =
+    "for n in 1 2 3 4 5 6 7 8; do mkdir -p \"$1/usr/share/man/man$n\"; done";
+
 // A repository of just these packages, so that apt can choose nothing else.
 Status make_repository(const ImageLock& lock, const std::string& cache, const std::string& folder) {
   std::string index;
@@ -119,7 +124,7 @@ Error explain(const CommandOutput& output) {
 }  // namespace
 
 std::string bootstrap_options_id() {
-  return "1 " + join(kDpkgOptions, " ");
+  return "2 " + join(kDpkgOptions, " ") + kManualFolders;
 }
 
 Status check_bootstrap() {
@@ -156,6 +161,7 @@ Status install_packages(const ImageLock& lock, const std::string& cache, const S
                   ::geteuid() == 0 ? "--mode=root" : "--mode=unshare",
                   "--architectures=" + lock.architecture,
                   "--include=" + names_of(lock),
+                  std::string("--setup-hook=") + kManualFolders,
                   "--aptopt=APT::Install-Recommends \"false\"",
                   "--aptopt=Acquire::Languages \"none\""};
   for (const auto& option : kDpkgOptions) command.argv.push_back("--dpkgopt=" + option);

@@ -11,6 +11,7 @@
 
 #include "base/text.h"
 #include "config/names.h"
+#include "image/bootstrap.h"
 #include "os/files.h"
 #include "os/sha256.h"
 
@@ -164,6 +165,7 @@ Result<std::string> read_guest_program(const RecipeSource& source, const std::st
 std::string hash_of(const Recipe& recipe) {
   // JSON, so that no two recipes can spell the same text.
   nlohmann::ordered_json all = {{"composition", kComposition},
+                                {"bootstrap", bootstrap_options_id()},
                                 {"variant", recipe.choice.variant},
                                 {"packages", recipe.packages},
                                 {"npm", recipe.npm},
