@@ -1,11 +1,9 @@
 #include "cli/fetch.h"
 
 #include <fcntl.h>
-#include <sys/random.h>
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <csignal>
 #include <map>
@@ -13,6 +11,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "os/files.h"
+#include "os/random.h"
 
 namespace agent_vm {
 namespace {
@@ -27,9 +26,7 @@ class Scratch {
     for (const auto& name : TRY(list_directory(vm.fd()))) {
       if (name.starts_with(kPrefix)) TRY(remove_tree_at(vm.fd(), name));
     }
-    std::array<std::uint8_t, 8> random{};
-    static_cast<void>(::getrandom(random.data(), random.size(), 0));
-    const std::string name = kPrefix + to_hex(random);
+    const std::string name = kPrefix + TRY(random_hex(8));
     TRY(make_directory_at(vm.fd(), name, 0700));
     return Scratch(vm, name);
   }

@@ -1,7 +1,6 @@
 #include "cli/remote.h"
 
 #include <poll.h>
-#include <sys/random.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -12,6 +11,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "cli/escaping_pipe.h"
+#include "os/random.h"
 #include "os/run.h"
 #include "os/spawn.h"
 
@@ -22,12 +22,6 @@ using namespace std::chrono_literals;
 
 constexpr int kSshFailed = 255;
 constexpr std::array kForwarded{SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2};
-
-std::string random_token() {
-  std::array<std::uint8_t, 12> bytes{};
-  static_cast<void>(::getrandom(bytes.data(), bytes.size(), 0));
-  return to_hex(bytes);
-}
 
 // ssh has no way to send a signal on, so a second session does.
 void send_signal(const SshTarget& target, const std::string& pid_file, int number) {
@@ -163,7 +157,7 @@ Status become_ssh(const SshTarget& target, const std::string& remote_command) {
 }
 
 Result<int> run_remotely(Output& out, const SshTarget& target, const RemoteRun& command) {
-  const std::string pid_file = "/tmp/.agent-vm-" + random_token();
+  const std::string pid_file = "/tmp/.agent-vm-" + TRY(random_hex(12));
   Streams streams{TRY(EscapingPipe::make(1, command.always_escape)),
                   TRY(EscapingPipe::make(2, command.always_escape))};
   SpawnSpec spec;

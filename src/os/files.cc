@@ -5,7 +5,6 @@
 #include <linux/fs.h>
 #include <linux/openat2.h>
 #include <sys/ioctl.h>
-#include <sys/random.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -15,6 +14,7 @@
 #include <memory>
 
 #include "base/text.h"
+#include "os/random.h"
 
 namespace agent_vm {
 namespace {
@@ -31,10 +31,8 @@ Result<DirStream> open_stream(int dir) {
   return stream;
 }
 
-std::string temporary_name(const std::string& name) {
-  std::array<std::uint8_t, 8> random{};
-  static_cast<void>(::getrandom(random.data(), random.size(), 0));
-  return fmt::format(".{}.{}.tmp", name, to_hex(random));
+Result<std::string> temporary_name(const std::string& name) {
+  return fmt::format(".{}.{}.tmp", name, TRY(random_hex(8)));
 }
 
 // A directory of `dir`, on the same file system: what tree walks go down into.
@@ -156,7 +154,7 @@ Status write_all(int fd, std::string_view content) {
 }
 
 Status write_file_atomic(int dir, const std::string& name, std::string_view content, mode_t mode) {
-  const std::string temporary = temporary_name(name);
+  const std::string temporary = TRY(temporary_name(name));
   const auto write = [&]() -> Status {
     const Fd fd = TRY(open_beneath(dir, temporary, O_WRONLY | O_CREAT | O_EXCL, mode));
     // The mode asked for, whatever the umask is.
@@ -252,7 +250,7 @@ Status remove_limited(int root, const std::string& root_name, int dir, const std
     return fail_errno(errno, "cannot remove {}", escape_line(name));
   }
   if (depth == kMaxRemoveDepth) {
-    const std::string above = temporary_name(root_name).substr(1);
+    const std::string above = TRY(temporary_name(root_name)).substr(1);
     if (::renameat(dir, name.c_str(), root, above.c_str()) != 0) {
       return fail_errno(errno, "cannot remove {}", escape_line(name));
     }

@@ -1,15 +1,15 @@
 #include "qmp/guest_agent.h"
 
-#include <sys/random.h>
-
 #include <array>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <cstring>
 #include <optional>
 
 #include "base/log.h"
 #include "base/text.h"
+#include "os/random.h"
 
 namespace agent_vm {
 
@@ -133,7 +133,8 @@ Task<void> GuestAgent::read_into(std::shared_ptr<JsonStream> stream,
 
 Task<Status> GuestAgent::synchronise(Deadline deadline) {
   std::uint32_t id = 0;
-  static_cast<void>(::getrandom(&id, sizeof id, 0));
+  CO_TRY(const std::string drawn, random_bytes(sizeof id));
+  std::memcpy(&id, drawn.data(), sizeof id);
   id >>= 2U;
   // The 0xFF makes the agent drop half a command that it may have kept; it answers with one, too.
   const json command = {{"execute", "guest-sync-delimited"}, {"arguments", {{"id", id}}}};
