@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <grp.h>
+#include <pwd.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -237,10 +238,12 @@ Check check_open_files() {
   check.level = Level::kWarning;
   check.detail +=
       "; a guest that looks at more files of its workspace is told 'Too many open files'";
+  // By name: root is not one of pam_limits' "*".
+  const passwd* user = ::getpwuid(::geteuid());  // NOLINT(concurrency-mt-unsafe)
   check.mend = fmt::format(
-      "echo '* hard nofile {}' | sudo tee /etc/security/limits.d/agent-vm.conf   (then log in "
+      "echo '{} hard nofile {}' | sudo tee /etc/security/limits.d/agent-vm.conf   (then log in "
       "again)",
-      kMostShareFiles);
+      user != nullptr ? user->pw_name : "*", kMostShareFiles);
   return check;
 }
 
