@@ -154,12 +154,14 @@ std::string NpmInstall::folder() const {
   return ".new-" + token_;
 }
 
+std::string NpmInstall::name() const {
+  return npm_folder(npm_package_name(command_.spec), package_.version);
+}
+
 Status NpmInstall::keep(const Deadline& deadline) {
-  const std::string name =
-      shell_quote(npm_folder(npm_package_name(command_.spec), package_.version));
   TRY(in_guest(target_,
                fmt::format("cd {0} && if test -e {2}; then rm -rf {1}; else mv -T {1} {2}; fi",
-                           kNpmServers, folder(), name),
+                           kNpmServers, folder(), shell_quote(name())),
                deadline));
   token_.clear();
   return {};
@@ -167,8 +169,7 @@ Status NpmInstall::keep(const Deadline& deadline) {
 
 std::vector<std::string> NpmInstall::argv() const {
   std::vector<std::string> argv{
-      fmt::format("{}/{}/node_modules/.bin/{}", kNpmServers,
-                  npm_folder(npm_package_name(command_.spec), package_.version), package_.program)};
+      fmt::format("{}/{}/node_modules/.bin/{}", kNpmServers, name(), package_.program)};
   argv.insert(argv.end(), command_.arguments.begin(), command_.arguments.end());
   return argv;
 }

@@ -72,7 +72,8 @@ class NpmInstall {
  private:
   NpmInstall(SshTarget target, std::string token, NpxCommand command)
       : target_(std::move(target)), token_(std::move(token)), command_(std::move(command)) {}
-  std::string folder() const;
+  std::string folder() const;  // until it is kept
+  std::string name() const;    // of its folder from then on
 
   SshTarget target_;
   std::string token_;  // empty: nothing to remove

@@ -34,12 +34,16 @@ tl::unexpected<Error> damaged(const std::string& key, std::string_view why) {
                      "with `agent-vm image build`"));
 }
 
-Result<Manifest> read_manifest(int dir, const std::string& key) {
-  const std::string text = TRY(read_file_at(dir, "manifest.json", kMaxManifest));
+// `text`: of the image's manifest.json.
+Result<Manifest> parse_manifest_of(std::string_view text, const std::string& key) {
   Manifest manifest = TRY(parse_manifest(text, "manifest.json"));
   if (manifest.key != key)
     return fail("manifest.json is of the image {}", escape_line(manifest.key));
   return manifest;
+}
+
+Result<Manifest> read_manifest(int dir, const std::string& key) {
+  return parse_manifest_of(TRY(read_file_at(dir, "manifest.json", kMaxManifest)), key);
 }
 
 }  // namespace
@@ -129,7 +133,7 @@ Result<std::optional<Image>> ImageStore::find_image(const std::string& recipe_ha
     // Manifests are long, and every start comes here: only what may be it is parsed.
     const auto text = read_file_at(dir->get(), "manifest.json", kMaxManifest);
     if (!text || text->find(recipe_hash) == std::string::npos) continue;
-    auto manifest = read_manifest(dir->get(), name);
+    auto manifest = parse_manifest_of(*text, name);
     if (manifest && manifest->recipe_hash == recipe_hash)
       candidates.push_back(std::move(*manifest));
   }
