@@ -31,12 +31,21 @@ file = "/nonexistent"
 hosts = ["ok.test"]
 )";
 
-class EgressTest : public VmTest {
+// For tests with an internet of their own, which not every machine and user can make.
+class InternetTest : public VmTest {
  protected:
   void SetUp() override {
     VmTest::SetUp();
     if (IsSkipped() || HasFatalFailure()) return;
     if (const auto missing = Internet::missing(); !missing.empty()) GTEST_SKIP() << missing;
+  }
+};
+
+class EgressTest : public InternetTest {
+ protected:
+  void SetUp() override {
+    InternetTest::SetUp();
+    if (IsSkipped() || HasFatalFailure()) return;
     if (!internet_) {
       // In this order: the VM's host is the internet's.
       vm_ = std::make_unique<TestVm>(

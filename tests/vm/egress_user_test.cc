@@ -1,35 +1,26 @@
 // The way out of a VM that an ordinary user runs. Only root can make an internet of network
 // namespaces, so root runs this test, and the user in it only agent-vm.
 #include <pwd.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include <filesystem>
-
-#include "base/text.h"
-#include "support/internet.h"
 #include "support/options.h"
-#include "support/repository.h"
-#include "vm/suites.h"
+#include "vm/egress_suite.h"
 
 namespace agent_vm::test {
 namespace fs = std::filesystem;
 namespace {
 
-using nlohmann::json;
-using std::chrono::seconds;
 using testing::Contains;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Not;
 using testing::StartsWith;
 
-class EgressOfAnOrdinaryUserTest : public VmTest {
+class EgressOfAnOrdinaryUserTest : public InternetTest {
  protected:
   void SetUp() override {
-    VmTest::SetUp();
+    InternetTest::SetUp();
     if (IsSkipped() || HasFatalFailure()) return;
-    if (const auto missing = Internet::missing(); !missing.empty()) GTEST_SKIP() << missing;
     if (options().user.empty()) GTEST_SKIP() << "no ordinary user was named (--user)";
     const passwd* user = ::getpwnam(options().user.c_str());  // NOLINT(concurrency-mt-unsafe)
     ASSERT_NE(user, nullptr) << options().user;

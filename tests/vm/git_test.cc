@@ -1,12 +1,6 @@
 // Git over SSH: by the owner's own ssh, to the repositories that a rule names, and in no other way.
 // The other end is the VM's own sshd, by the name lo.test of this test's internet.
-#include <csignal>
-#include <filesystem>
-
-#include "base/text.h"
-#include "support/internet.h"
-#include "support/repository.h"
-#include "vm/suites.h"
+#include "vm/egress_suite.h"
 
 namespace agent_vm::test {
 namespace fs = std::filesystem;
@@ -18,12 +12,11 @@ using testing::Contains;
 using testing::HasSubstr;
 using testing::Not;
 
-class GitTest : public VmTest {
+class GitTest : public InternetTest {
  protected:
   void SetUp() override {
-    VmTest::SetUp();
+    InternetTest::SetUp();
     if (IsSkipped() || HasFatalFailure()) return;
-    if (const auto missing = Internet::missing(); !missing.empty()) GTEST_SKIP() << missing;
     if (!internet_) {
       vm_ = std::make_unique<TestVm>("git", VmOptions{.network = "allowlist"});
       internet_ = std::make_unique<Internet>(vm_->root() + "/internet");
