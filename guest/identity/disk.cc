@@ -9,6 +9,7 @@
 #include <array>
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <optional>
 
@@ -92,7 +93,11 @@ Status renew_tmp() {
   const std::string now = fmt::format("{}/tmp", kDisk);
   const std::string old = fmt::format("{}/old", kDisk);
   TRY(make_directory(old, 0700));
-  if (::rename(now.c_str(), fmt::format("{}/{}", old, ::getpid()).c_str()) == 0)
+  // A name that is free: a removal that ended with its VM may have left others, and the numbers of
+  // processes are the same in each start from a template.
+  std::string aside = old + "/XXXXXX";
+  if (::mkdtemp(aside.data()) == nullptr) return fail_errno(errno, "cannot clear /tmp");
+  if (::rename(now.c_str(), aside.c_str()) == 0)
     TRY(start_program({"/usr/bin/rm", "-rf", "--one-file-system", old}));
   else if (errno != ENOENT)
     return fail_errno(errno, "cannot clear /tmp");

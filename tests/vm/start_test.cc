@@ -308,6 +308,21 @@ TEST_F(RestartTest, M3_DebugShowsArgumentsMonitorAndPhases) {
   EXPECT_THAT(log, Not(HasSubstr(vm().token()))) << "S21: not even here";
 }
 
+// What was in /tmp is moved aside and removed while the VM goes on; it may end before that is done.
+TEST_F(RestartTest, F14_ARemovalOfTmpThatWasCutOffIsDoneByTheNextStart) {
+  const std::string disk = "/run/agent-vm/disk";
+  // Whatever number a process of the next start has: there is a folder of that name already.
+  vm().root_says("bash -c 'mkdir -p " + disk + "/old/{1..4000}/left'; touch /tmp/mine; sync");
+  // The control: that is the folder whose content /tmp shows.
+  EXPECT_EQ(vm().root_says("ls " + disk + "/tmp/mine"), disk + "/tmp/mine");
+  ASSERT_TRUE(vm().stop({"--force"}).ok());
+  ASSERT_TRUE(vm().start());
+  EXPECT_FALSE(vm().guest("ls /tmp/mine").ok());
+  EXPECT_EQ(vm().root_says("timeout 60 sh -c 'while [ -e " + disk +
+                           "/old ]; do sleep 0.1; done' && echo gone"),
+            "gone");
+}
+
 TEST_F(RestartTest, TheGuestSaysWhenAProgramHasEnded) {
   ASSERT_TRUE(vm().stop({"--force"}).ok());
   const Ran ran =
