@@ -35,6 +35,12 @@ def free_port():
         return listener.getsockname()[1]
 
 
+def machine_arguments(accelerator, cpus):
+    """QEMU's, for a machine with the processors that a VM of agent-vm has."""
+    model = "host" if accelerator == "kvm" else "max"
+    return ["-machine", f"q35,accel={accelerator}", "-cpu", model, "-smp", str(cpus)]
+
+
 class Folder:
     """Of one measurement, removed at its end."""
 
@@ -101,8 +107,8 @@ class Vms:
 class Debvm:
     """Debian's tool for a throw-away VM, with the same processor and memory. Made of this machine's apt sources."""
 
-    def __init__(self, folder, cpus, packages=()):
-        self.folder, self.cpus, self.process = folder, cpus, None
+    def __init__(self, folder, cpus, accelerator, packages=()):
+        self.folder, self.machine, self.process = folder, machine_arguments(accelerator, cpus), None
         self.image = folder / "debvm.ext4"
         say("making debvm's image")
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "debvm-key")
@@ -117,9 +123,8 @@ class Debvm:
         """Until sshd has said its banner: slirp takes the connection long before."""
         self.port = free_port()
         self.process = subprocess.Popen(
-            ["debvm-run", "-i", self.image, "-s", str(self.port), "--", "-snapshot", "-machine",
-             "q35,accel=tcg,memory-backend=ram", "-object", "memory-backend-memfd,id=ram,size=1G",
-             "-cpu", "max", "-smp", str(self.cpus), *more],
+            ["debvm-run", "-i", self.image, "-s", str(self.port), "--", "-snapshot", *self.machine,
+             "-machine", "memory-backend=ram", "-object", "memory-backend-memfd,id=ram,size=1G", *more],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
         while True:
             if self.process.poll() is not None:
