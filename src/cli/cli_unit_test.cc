@@ -5,6 +5,7 @@
 #include "cli/mcp_npm.h"
 #include "cli/net.h"
 #include "cli/remote.h"
+#include "cli/status_report.h"
 #include "os/run.h"
 
 namespace agent_vm {
@@ -38,6 +39,22 @@ TEST(RemoteCommand, MeansExactlyItsArgumentsAndKeepsTheExitStatus) {
   EXPECT_EQ(status_of({"sh", "-c", "exit 41"}).exit.code, 41);
   EXPECT_EQ(status_of({"sh", "-c", "kill -TERM $$"}).exit.code, 128 + 15);
   EXPECT_NE(::access(pid_file.c_str(), F_OK), 0);
+}
+
+TEST(StatusReport, F8_SaysWhatIsAmissWithTheWayOut) {
+  using nlohmann::json;
+  EXPECT_EQ(describe_network({{"network", "off"}, {"egress", {{"mode", "off"}}}}), "off");
+  json supervisor = {{"network", "allowlist"},
+                     {"egress",
+                      {{"mode", "allowlist"},
+                       {"uplink", {{"running", true}, {"restarts", 3}, {"last_end", "was killed"}}},
+                       {"git", {{"running", true}}}}}};
+  EXPECT_EQ(describe_network(supervisor), "allowlist");
+  supervisor["egress"]["uplink"]["running"] = false;
+  EXPECT_EQ(describe_network(supervisor),
+            "allowlist; the uplink does not run and is started again (was killed)");
+  supervisor["egress"]["git"]["running"] = false;
+  EXPECT_THAT(describe_network(supervisor), testing::HasSubstr("no git over SSH"));
 }
 
 TEST(Npx, IsTakenApartAsNpxDoes) {

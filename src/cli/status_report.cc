@@ -89,8 +89,8 @@ json to_json(const Findings& found, const VmDirectory& vm, const VmConfig& confi
       {"bytes", found.has_workspace_bytes ? json(found.workspace_bytes) : json(nullptr)}};
   if (!found.running()) return object;
   object["started_at"] = found.run.record->started_at;
-  for (const auto* name :
-       {"uptime_seconds", "idle_seconds", "connections", "accelerator", "network", "processes"}) {
+  for (const auto* name : {"uptime_seconds", "idle_seconds", "connections", "accelerator",
+                           "network", "egress", "processes"}) {
     object[name] = found.run.supervisor.value(name, nlohmann::json());
   }
   object["hardware_isolation"] = found.run.supervisor.value("accelerator", "") == "kvm";
@@ -165,7 +165,7 @@ void print_details(Context& context, const Findings& found, const VmConfig& conf
   const bool kvm = supervisor.value("accelerator", "") == "kvm";
   out.print("Isolation: {}",
             kvm ? "hardware virtualization (KVM)" : "software emulation, NOT isolated by hardware");
-  out.print("Network: {}", supervisor.value("network", "?"));
+  out.print("Network: {}", describe_network(supervisor));
   out.print("Idle: {}", format_duration(supervisor.value("idle_seconds", 0ULL)));
 }
 
@@ -197,6 +197,20 @@ Result<int> report(Context& context, const Findings& found, const VmDirectory& v
 }
 
 }  // namespace
+
+std::string describe_network(const nlohmann::json& supervisor) {
+  std::string text = supervisor.value("network", "?");
+  const auto egress = supervisor.value("egress", nlohmann::json::object());
+  for (const auto* name : {"resolver", "uplink", "proxy"}) {
+    const auto part = egress.value(name, nlohmann::json::object());
+    if (part.value("running", true)) continue;
+    text += fmt::format("; the {} does not run and is started again ({})", name,
+                        part.value("last_end", ""));
+  }
+  if (!egress.value("git", nlohmann::json::object()).value("running", true))
+    text += "; no git over SSH until the next start, because its broker has ended";
+  return text;
+}
 
 Result<int> report_status(Context& context, const VmDirectory& vm,
                           const std::optional<SshCheck>& ssh) {

@@ -1,7 +1,9 @@
 // The status lines: printed by `status`, and at the end of `start`.
 #pragma once
 
+#include <nlohmann/json.hpp>
 #include <optional>
+#include <string>
 
 #include "cli/context.h"
 #include "launch/lifecycle.h"
@@ -18,5 +20,9 @@ Result<int> report_status(Context& context, const VmDirectory& vm,
 // `with_profile`: the JSON has the start's profile, too.
 Result<int> report_start(Context& context, const VmDirectory& vm, const StartOutcome& outcome,
                          bool with_profile = false);
+
+// The mode of the network, and what is amiss with the way out. `supervisor`: its answer to
+// `status`.
+std::string describe_network(const nlohmann::json& supervisor);
 
 }  // namespace agent_vm

@@ -219,6 +219,7 @@ json Egress::status() const {
                                   {"restarts", part.restarts},
                                   {"last_end", part.last_end}};
   }
+  status["git"] = git_.status();
   return status;
 }
 

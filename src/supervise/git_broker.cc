@@ -1,6 +1,7 @@
 #include "supervise/git_broker.h"
 
 #include <fcntl.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -90,6 +91,7 @@ void serve(const std::string& text, const Fd& connection) {
 }
 
 int run_broker() {
+  static_cast<void>(::prctl(PR_SET_NAME, "git-broker"));
   // Children are reaped by the kernel: nobody waits for them.
   static_cast<void>(::signal(SIGCHLD, SIG_IGN));
   while (true) {

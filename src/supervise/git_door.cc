@@ -196,8 +196,8 @@ Task<void> GitDoor::hear_broker() {
     found->second->answer = words;
     found->second->ended.set();
   }
-  log::error(
-      "the process that runs ssh for the guest has ended: there is no git over SSH any more");
+  broker_runs_ = false;
+  log::error("the git broker has ended: there is no git over SSH until the next start");
   for (const auto& [id, pending] : pending_) {
     pending->answer = {{"status", -1}, {"error", "the process that runs ssh has ended"}};
     pending->ended.set();

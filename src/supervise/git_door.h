@@ -36,6 +36,9 @@ class GitDoor {
   // rule would refuse goes on to its end.
   Status apply(const NetworkPolicy& policy);
 
+  // What `status` says about it: whether the broker runs, and how many connections it serves.
+  nlohmann::json status() const { return {{"running", broker_runs_}, {"connections", served_}}; }
+
  private:
   struct Pending {
     int connection = -1;
@@ -59,6 +62,7 @@ class GitDoor {
   NetworkPolicy policy_;
   bool open_ = false;
   bool hears_ = false;
+  bool broker_runs_ = true;
   unsigned generation_ = 0;
   unsigned next_id_ = 0;
   std::size_t served_ = 0;

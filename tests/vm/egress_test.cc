@@ -255,6 +255,10 @@ TEST_F(EgressTest, F8_TheUplinkIsStartedAgain) {
   ASSERT_EQ(::kill(uplink, SIGKILL), 0);
   EXPECT_TRUE(eventually(seconds(60), [] { return code("https://ok.test/back") == "200"; }));
   EXPECT_NE(process("uplink"), uplink);
+  const json part = vm().status()["egress"]["uplink"];
+  EXPECT_EQ(part["running"], true) << part;
+  EXPECT_GE(part["restarts"], 1) << part;
+  EXPECT_THAT(part.value("last_end", ""), HasSubstr("SIGKILL")) << part;
 }
 
 TEST_F(EgressTest, S5_TheProxysJailReachesNoFileAndOnlyTheWeb) {

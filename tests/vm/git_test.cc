@@ -171,5 +171,22 @@ TEST_F(GitTest, S22_OffEndsWhatRuns) {
   EXPECT_TRUE(vm().guest("git ls-remote " + base_ + "/app.git").ok());
 }
 
+TEST_F(GitTest, F7_StatusSaysThatTheBrokerHasEnded) {
+  ASSERT_TRUE(net({"allow", "fetch " + base_ + "/app"}).ok());
+  EXPECT_EQ(vm().status()["egress"]["git"]["running"], true);  // the control
+  const Ran found =
+      run_program({"pgrep", "-x", "git-broker", "-P", std::to_string(vm().supervisor()->pid)});
+  ASSERT_TRUE(found.ok()) << found.describe();
+  ASSERT_EQ(::kill(std::stoi(found.out), SIGKILL), 0);
+  EXPECT_TRUE(
+      eventually(seconds(10), [] { return vm().status()["egress"]["git"]["running"] == false; }));
+  EXPECT_THAT(vm().agent({"status", vm().name()}).out, HasSubstr("no git over SSH"));
+  EXPECT_FALSE(vm().guest("timeout 30 git ls-remote " + base_ + "/app.git").ok());
+  // The VM goes on, and its next start has another.
+  ASSERT_TRUE(vm().stop().ok());
+  ASSERT_TRUE(vm().start());
+  EXPECT_TRUE(vm().guest("git ls-remote " + base_ + "/app.git").ok());
+}
+
 }  // namespace
 }  // namespace agent_vm::test
