@@ -21,6 +21,15 @@ constexpr std::size_t kMaxMessage = 64U << 20U;
 
 using Parser = http::response_parser<http::buffer_body>;
 
+// An exchange may be kept for long after its end, its connection may not.
+struct ClosedAtEnd {
+  explicit ClosedAtEnd(beast::tcp_stream& stream) : stream(stream) {}
+  ClosedAtEnd(const ClosedAtEnd&) = delete;
+  ClosedAtEnd& operator=(const ClosedAtEnd&) = delete;
+  ~ClosedAtEnd() { stream.close(); }
+  beast::tcp_stream& stream;
+};
+
 // Reads one piece of the body into `piece`; an empty one at its end.
 Task<beast::error_code> read_piece(beast::tcp_stream& stream, beast::flat_buffer& buffer,
                                    Parser& parser, std::string& piece) {
@@ -73,6 +82,7 @@ Task<Result<McpAnswer>> McpExchange::run(McpEndpoint endpoint, McpRequest reques
 
   if (cancelled_) CO_FAIL(ErrorKind::kInterrupted, "cancelled");
   stream_ = std::make_unique<beast::tcp_stream>(co_await asio::this_coro::executor);
+  const ClosedAtEnd closed(*stream_);
   if (!until_answer.is_never()) stream_->expires_at(until_answer.at());
   const asio::ip::tcp::endpoint where(ip, endpoint.port);
   const auto [refused] = co_await stream_->async_connect(where, kTuple);

@@ -16,6 +16,18 @@ async function call(client, command, options = patience) {
   return result.content[0].text;
 }
 
+// Connections of a process that the kernel has in this state: 01 established, 08 closed by the other end only.
+function connections(pid, state) {
+  const sockets = new Set();
+  for (const fd of fs.readdirSync(`/proc/${pid}/fd`)) {
+    try {
+      sockets.add(fs.readlinkSync(`/proc/${pid}/fd/${fd}`));
+    } catch {} // closed meanwhile
+  }
+  const rows = fs.readFileSync(`/proc/${pid}/net/tcp`, "utf8").trim().split("\n").slice(1).map((row) => row.trim().split(/\s+/));
+  return rows.filter((row) => row[3] === state && sockets.has(`socket:[${row[9]}]`)).length;
+}
+
 test("M15: kill -9 of the VM while three clients call: all go on after its start, no call is repeated", { skip: missing() }, async (t) => {
   const owner = new Owner(t, '[vm]\nmemory = "1G"\n', {});
   owner.ok("trust", "--yes");
@@ -25,11 +37,14 @@ test("M15: kill -9 of the VM while three clients call: all go on after its start
   owner.ok("create", "--branch", "sdk", "--port", "18000", "--ssh-port", "12222");
   owner.ok("start", owner.name);
 
+  const bridges = [];
   const overStdio = async (name) => {
     const client = new Client({ name, version: "1" });
     const { env } = owner.options();
-    await client.connect(new StdioClientTransport(
-      { command: process.env.AGENT_VM, args: owner.argv("mcp", owner.name), cwd: owner.repository, env }), patience);
+    const transport = new StdioClientTransport(
+      { command: process.env.AGENT_VM, args: owner.argv("mcp", owner.name), cwd: owner.repository, env });
+    await client.connect(transport, patience);
+    bridges.push(transport.pid);
     t.after(() => client.close());
     return client;
   };
@@ -44,8 +59,10 @@ test("M15: kill -9 of the VM while three clients call: all go on after its start
   assert.match(owner.ok("status", owner.name), /VM Status: Running/);
   const waiting = Promise.race([...held, new Promise((resolve) => setImmediate(() => resolve("waiting")))]);
   assert.equal(await waiting, "waiting");
+  for (const pid of bridges) assert.ok(connections(pid, "01") > 0);
   process.kill(JSON.parse(owner.ok("status", owner.name, "--json")).pid, "SIGKILL");
   for (const client of [0, 1]) assert.match((await held[client]).message, /the request was not repeated/);
+  for (const pid of bridges) await until(() => connections(pid, "08") === 0, "no connection is kept half closed");
 
   owner.ok("start", owner.name);
   await loopTurn();
