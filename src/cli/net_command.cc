@@ -192,8 +192,15 @@ CLI::App* add_action(CLI::App& net, Context& context, const std::string& name,
   return verb;
 }
 
-void add_vm_option(CLI::App& verb, std::string& vm) {
-  verb.add_option("--vm", vm, "name or branch; left out: the current branch's")->type_name("VM");
+CLI::Option* add_vm_option(CLI::App& verb, std::string& vm) {
+  return verb.add_option("--vm", vm, "name or branch; left out: the current branch's")
+      ->type_name("VM");
+}
+
+// Where no other word is, the VM may be one, too, as with every other verb.
+void add_vm_word(CLI::App& verb, std::string& vm) {
+  add_vm_argument(verb, vm);
+  add_vm_option(verb, vm)->excludes(verb.get_option("VM"));
 }
 
 }  // namespace
@@ -241,11 +248,10 @@ void add_net(CLI::App& app, Context& context) {
                  [](Context& c, const Options& o) { return set_mode(c, o.vm, o.mode); });
   mode->add_option("MODE", options->mode, "off|allowlist|monitor")->required();
   add_vm_option(*mode, options->vm);
-  add_vm_argument(
-      *add_action(*net, context, "off", "cut it off, at once", options,
-                  [](Context& c, const Options& o) { return set_mode(c, o.vm, "off"); }),
-      options->vm);
-  add_vm_argument(*add_action(*net, context, "show", "mode and rules", options, show), options->vm);
+  add_vm_word(*add_action(*net, context, "off", "cut it off, at once", options,
+                          [](Context& c, const Options& o) { return set_mode(c, o.vm, "off"); }),
+              options->vm);
+  add_vm_word(*add_action(*net, context, "show", "mode and rules", options, show), options->vm);
   CLI::App* test_verb =
       add_action(*net, context, "test", "which rule decides about a URL", options, test);
   test_verb
@@ -258,14 +264,14 @@ void add_net(CLI::App& app, Context& context) {
   CLI::App* log_verb =
       add_action(*net, context, "log", "every request, allowed or refused", options,
                  [](Context& c, const Options& o) { return log(c, o, false); });
-  add_vm_argument(*log_verb, options->vm);
+  add_vm_word(*log_verb, options->vm);
   log_verb->add_option("--lines", options->lines, "how many, from the end")->type_name("N");
   log_verb->add_flag("--verify", options->verify, "check that no line was changed or removed");
-  add_vm_argument(*add_action(*net, context, "tail", "requests as they are made", options,
-                              [](Context& c, const Options& o) { return log(c, o, true); }),
-                  options->vm);
-  add_vm_argument(*add_action(*net, context, "learn", "rules for what was refused", options, learn),
-                  options->vm);
+  add_vm_word(*add_action(*net, context, "tail", "requests as they are made", options,
+                          [](Context& c, const Options& o) { return log(c, o, true); }),
+              options->vm);
+  add_vm_word(*add_action(*net, context, "learn", "rules for what was refused", options, learn),
+              options->vm);
 }
 
 }  // namespace agent_vm

@@ -262,6 +262,16 @@ TEST_F(CreateTest, TheDefaultPlaceIsTheOneOfXdg) {
   EXPECT_THAT(entries(root() + "/data/agent-vms"), ElementsAre("repo-main"));
 }
 
+TEST_F(CreateTest, EachVerbOfNetTakesTheVmAsAnOption) {
+  create();
+  for (const std::string verb : {"show", "log", "learn", "off"})
+    EXPECT_EQ(agent_vm({"net", verb, "--vm", "repo-main"}).code, 0) << verb;
+  EXPECT_EQ(agent_vm({"net", "show", "repo-main"}).code, 0);
+  EXPECT_EQ(agent_vm({"net", "show", "--vm", "other"}).code, 5);
+  EXPECT_EQ(agent_vm({"net", "show", "repo-main", "--vm", "other"}).code, 2);
+  EXPECT_EQ(config()["network"]["mode"], "off");
+}
+
 TEST_F(CreateTest, ListShowsThem) {
   EXPECT_THAT(agent_vm({"list"}).out, HasSubstr("No VMs"));
   create();
