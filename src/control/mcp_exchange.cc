@@ -22,12 +22,15 @@ constexpr std::size_t kMaxMessage = 64U << 20U;
 using Parser = http::response_parser<http::buffer_body>;
 
 // An exchange may be kept for long after its end, its connection may not.
-struct ClosedAtEnd {
-  explicit ClosedAtEnd(beast::tcp_stream& stream) : stream(stream) {}
+class ClosedAtEnd {
+ public:
+  explicit ClosedAtEnd(beast::tcp_stream& stream) : stream_(stream) {}
   ClosedAtEnd(const ClosedAtEnd&) = delete;
   ClosedAtEnd& operator=(const ClosedAtEnd&) = delete;
-  ~ClosedAtEnd() { stream.close(); }
-  beast::tcp_stream& stream;
+  ~ClosedAtEnd() { stream_.close(); }
+
+ private:
+  beast::tcp_stream& stream_;
 };
 
 // Reads one piece of the body into `piece`; an empty one at its end.
