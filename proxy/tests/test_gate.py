@@ -114,6 +114,22 @@ class GateTest(unittest.IsolatedAsyncioTestCase):
             self.records.recv(65536)
 
 
+    async def test_only_a_short_answer_that_says_its_length_is_not_streamed(self):
+        for length, streamed in (("7", False), ("16384", False), ("16385", True), (None, True), ("7, 7", True), ("-1", True)):
+            made = await self.judge()
+            made.response = tflow.tresp()
+            made.response.headers.pop("content-length", None)
+            if length:
+                made.response.headers["content-length"] = length
+            self.gate.responseheaders(made)
+            self.assertEqual(bool(made.response.stream), streamed, length)
+        made = await self.judge()
+        made.response = tflow.tresp()
+        self.gate.responseheaders(made)
+        self.gate.response(made)
+        self.assertEqual(json.loads(self.records.recv(65536))["received"], len(made.response.raw_content))
+
+
 class Masking(unittest.TestCase):
     def test_values_that_look_secret(self):
         self.assertEqual(audit.masked_target("/x?key=a&X-Amz-Signature=b&q=c&api_key=d&flag"),
