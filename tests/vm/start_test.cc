@@ -199,6 +199,10 @@ TEST_F(StartTest, M2_WhatTheMachineLacksIsNamedWithWhatMendsIt) {
   if (::geteuid() == 0) {
     cases.push_back(
         {"mount -t tmpfs none /dev/net", "cannot open /dev/net/tun", "sudo modprobe tun"});
+    cases.push_back(
+        {"mount -t tmpfs none /dev/net; mknod /dev/net/tun c 10 200; "
+         "chown 1:1 /dev/net/tun; chmod 0600 /dev/net/tun",
+         "cannot open /dev/net/tun: Permission denied", "sudo chmod 0666 /dev/net/tun"});
   } else {
     cases.push_back({nothing + "/etc/subuid", "subordinate ids in /etc/subuid", "--add-subuids "});
     cases.push_back({nothing + "/etc/subgid", "subordinate ids in /etc/subgid", "--add-subgids "});
