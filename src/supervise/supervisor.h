@@ -78,8 +78,12 @@ class Supervisor {
   Task<Result<nlohmann::json>> reload_mcp(Deadline deadline);
 
  private:
+  static constexpr std::size_t kEvidenceLines = 15;  // of a log, in a report
+  static constexpr std::chrono::seconds kQmpPatience{10};
+
   enum class State { kStarting, kRunning, kSuspending, kForking, kStopping };
 
+  // supervisor.cc: what runs on the host, and its end.
   Status prepare_host();
   Status open_logs();
   Status start_helpers();
@@ -88,7 +92,16 @@ class Supervisor {
   // The template's overlay, on which the run's lies, or -1.
   int layer_below_root() const;
   Status start_machine(const PlannedChild& plan, const Deadline& deadline);
-  // The roads to a guest whose agent answers.
+  Task<Status> go(Deadline deadline, const Progress& progress);
+  void phase(const char* name);
+  void on_qmp_event(const std::string& name, const nlohmann::json& data);
+  void on_qemu_end(Child::Exit exit);
+  Task<void> on_virtiofsd_end(Child::Exit exit);
+  Task<void> go_on_when_there_is_room();
+  Error why_ended() const;
+  Task<void> tear_down();
+  void record_end();
+  // bring_up.cc: the roads to a guest whose agent answers.
   Task<Status> bring_up_guest(Deadline deadline, const Progress& progress);
   Task<Status> resume_guest(Deadline deadline);
   Task<Status> wake_guest(Deadline deadline);
@@ -110,6 +123,9 @@ class Supervisor {
   Task<Status> plug_disk(Deadline deadline);
   // `mode`: of agent-vm-identity, or empty.
   Task<Status> give_identity(std::string mode, Deadline deadline);
+  Task<Status> confirm_endpoint(Deadline deadline);
+  // Tells a resumed guest's journal that this is another boot than the template's.
+  Task<void> renew_journal();
   // suspend.cc: the guest lets the share go, and takes it up again.
   Task<Status> rest(bool force, Deadline deadline);
   Task<Status> unplug_share(Deadline deadline);
@@ -118,18 +134,7 @@ class Supervisor {
   Task<Status> copy_all(int folder, SuspendedDraft& draft, Deadline deadline);
   Task<Status> copy_workspace(Deadline deadline);
   Task<Status> go_on(Deadline deadline);
-  Task<Status> confirm_endpoint(Deadline deadline);
-  // Tells a resumed guest's journal that this is another boot than the template's.
-  Task<void> renew_journal();
-  Task<Status> go(Deadline deadline, const Progress& progress);
-  Task<void> tear_down();
-  void on_qmp_event(const std::string& name, const nlohmann::json& data);
-  void on_qemu_end(Child::Exit exit);
-  Task<void> on_virtiofsd_end(Child::Exit exit);
-  void record_end();
-  void phase(const char* name);
-  Error why_ended() const;
-  Task<void> go_on_when_there_is_room();
+  // status.cc
   Task<void> follow_activity(Fd socket);
   Task<nlohmann::json> guest_status(Deadline deadline);
 
