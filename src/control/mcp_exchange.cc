@@ -21,18 +21,6 @@ constexpr std::size_t kMaxMessage = 64U << 20U;
 
 using Parser = http::response_parser<http::buffer_body>;
 
-// An exchange may be kept for long after its end, its connection may not.
-class ClosedAtEnd {
- public:
-  explicit ClosedAtEnd(beast::tcp_stream& stream) : stream_(stream) {}
-  ClosedAtEnd(const ClosedAtEnd&) = delete;
-  ClosedAtEnd& operator=(const ClosedAtEnd&) = delete;
-  ~ClosedAtEnd() { stream_.close(); }
-
- private:
-  beast::tcp_stream& stream_;
-};
-
 // Reads one piece of the body into `piece`; an empty one at its end.
 Task<beast::error_code> read_piece(beast::tcp_stream& stream, beast::flat_buffer& buffer,
                                    Parser& parser, std::string& piece) {
@@ -65,6 +53,15 @@ void McpExchange::cancel() {
 
 Task<Result<McpAnswer>> McpExchange::run(McpEndpoint endpoint, McpRequest request,
                                          OnMessage on_message, Deadline until_answer) {
+  auto answer = co_await exchange(std::move(endpoint), std::move(request), std::move(on_message),
+                                  until_answer);
+  // An exchange may be kept for long after its end, its connection may not.
+  if (stream_) stream_->close();
+  co_return answer;
+}
+
+Task<Result<McpAnswer>> McpExchange::exchange(McpEndpoint endpoint, McpRequest request,
+                                              OnMessage on_message, Deadline until_answer) {
   beast::error_code bad;
   auto ip = asio::ip::make_address(endpoint.address, bad);
   if (bad) CO_FAIL(ErrorKind::kInternal, "'{}' is not a numeric address", endpoint.address);
@@ -85,7 +82,6 @@ Task<Result<McpAnswer>> McpExchange::run(McpEndpoint endpoint, McpRequest reques
 
   if (cancelled_) CO_FAIL(ErrorKind::kInterrupted, "cancelled");
   stream_ = std::make_unique<beast::tcp_stream>(co_await asio::this_coro::executor);
-  const ClosedAtEnd closed(*stream_);
   if (!until_answer.is_never()) stream_->expires_at(until_answer.at());
   const asio::ip::tcp::endpoint where(ip, endpoint.port);
   const auto [refused] = co_await stream_->async_connect(where, kTuple);

@@ -53,6 +53,9 @@ class McpExchange {
   bool cancelled() const { return cancelled_; }
 
  private:
+  Task<Result<McpAnswer>> exchange(McpEndpoint endpoint, McpRequest request, OnMessage on_message,
+                                   Deadline until_answer);
+
   std::unique_ptr<boost::beast::tcp_stream> stream_;
   bool cancelled_ = false;
 };
