@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <boost/asio/post.hpp>
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
@@ -45,7 +46,17 @@ Result<mcp::SessionRecord> parse_record(const std::string& text) {
   }
 }
 
+void flush(const std::string& path, int flags) {
+  const Fd fd(::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC | flags));
+  // It may have ended, and its record with it.
+  if (fd && ::fsync(fd.get()) != 0) log::warn("cannot flush {}: {}", path, errno_text(errno));
+}
+
 }  // namespace
+
+SessionStore::SessionStore(std::string directory) : directory_(std::move(directory)) {
+  if (!directory_.empty()) flusher_ = std::make_shared<boost::asio::thread_pool>(1);
+}
 
 Status SessionStore::prepare() const {
   if (directory_.empty()) return {};
@@ -83,6 +94,10 @@ Status SessionStore::save(const mcp::SessionRecord& record) const {
   if (::rename(temporary.c_str(), path.c_str()) != 0) {
     return fail_errno(errno, "cannot write {}", path);
   }
+  boost::asio::post(*flusher_, [path, directory = directory_] {
+    flush(path, 0);
+    flush(directory, O_DIRECTORY);
+  });
   return {};
 }
 
