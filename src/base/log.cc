@@ -39,11 +39,11 @@ void install(spdlog::sink_ptr sink, Level level) {
 }  // namespace
 
 void to_stderr(Level level) {
-  install(std::make_shared<spdlog::sinks::stderr_sink_st>(), level);
+  install(std::make_shared<spdlog::sinks::stderr_sink_mt>(), level);
 }
 
 void to_file(const std::string& path, Level level, std::size_t max_bytes) {
-  install(std::make_shared<spdlog::sinks::rotating_file_sink_st>(path, max_bytes, 1), level);
+  install(std::make_shared<spdlog::sinks::rotating_file_sink_mt>(path, max_bytes, 1), level);
 }
 
 Level level() {

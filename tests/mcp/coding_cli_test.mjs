@@ -16,7 +16,6 @@ test("M15: a coding CLI reaches the VM by what mcp config says, and over HTTP", 
   const owner = new Owner(t, '[vm]\nmemory = "1G"\n', {});
   owner.ok("trust", "--yes");
   owner.ok("image", "build");
-  t.after(() => owner.run("destroy", "--purge", "--yes", owner.name));
   owner.ok("create", "--branch", "sdk");
   owner.ok("start", owner.name);
 

@@ -168,7 +168,6 @@ test("M15: language servers and a browser in the VM, by the official client", { 
   const owner = new Owner(t, settings, files);
   owner.ok("trust", "--yes");
   owner.ok("image", "build", "--variant", variant);
-  t.after(() => owner.run("destroy", "--purge", "--yes", owner.name));
   owner.ok("create", "--branch", "sdk");
   owner.ok("start", owner.name);
   const workspace = await owner.connect(t, "workspace");

@@ -51,7 +51,6 @@ test("M15: a server of npm's is added to a running VM by its npx line, and stays
   const owner = new Owner(t, settings, { "pid.mjs": pidServer });
   owner.ok("trust", "--yes");
   owner.ok("image", "build");
-  t.after(() => owner.run("destroy", "--purge", "--yes", owner.name));
   owner.ok("create", "--branch", "sdk");
   const add = (...more) => owner.run("mcp", "add", "memory", owner.name, ...more, ...npx);
   const stopped = add();

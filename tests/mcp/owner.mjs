@@ -45,6 +45,8 @@ export const npmImage = ["image", "build", ...specs.flatMap((spec) => ["--npm", 
 export class Owner {
   // `files` by name: the content of the repository, beside its agent-vm.toml.
   constructor(t, settings, files) {
+    // Before the folder goes, without which nobody would find a VM that a failed test leaves.
+    t.after(() => this.run("destroy", "--purge", "--yes", this.name));
     this.folder = temporaryFolder(t);
     this.repository = path.join(this.folder, "repo");
     this.name = "repo-sdk";

@@ -56,7 +56,6 @@ test("M15: the inspector and both SDKs use the reference servers in a VM", { ski
   const owner = new Owner(t, npmSettings, {});
   owner.ok("trust", "--yes");
   owner.ok(...npmImage);
-  t.after(() => owner.run("destroy", "--purge", "--yes", owner.name));
   owner.ok("create", "--branch", "sdk");
   owner.ok("start", owner.name);
 

@@ -32,7 +32,6 @@ test("M15: kill -9 of the VM while three clients call: all go on after its start
   const owner = new Owner(t, '[vm]\nmemory = "1G"\n', {});
   owner.ok("trust", "--yes");
   owner.ok("image", "build");
-  t.after(() => owner.run("destroy", "--purge", "--yes", owner.name));
   // Ports that no other VM takes while this one is dead: those from 8000 up are for whoever comes first.
   owner.ok("create", "--branch", "sdk", "--port", "18000", "--ssh-port", "12222");
   owner.ok("start", owner.name);

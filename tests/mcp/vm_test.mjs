@@ -23,7 +23,6 @@ test("M15: an SDK client works in a VM with a server of npm's, and fetch brings 
   assert.match(untrusted.stderr, /MCP server filesystem: \+ mcp-server-filesystem \/workspace/);
   owner.ok("trust", "--yes");
   owner.ok(...npmImage);
-  t.after(() => owner.run("destroy", "--purge", "--yes", owner.name));
   owner.ok("create", "--branch", "sdk");
   owner.ok("start", owner.name);
 
