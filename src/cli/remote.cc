@@ -23,12 +23,15 @@ using namespace std::chrono_literals;
 constexpr int kSshFailed = 255;
 constexpr std::array kForwarded{SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2};
 
-// ssh has no way to send a signal on, so a second session does.
-void send_signal(const SshTarget& target, const std::string& pid_file, int number) {
+// ssh has no way to send a signal on, so a second session does: to the process groups of whoever
+// has the mark in its command line, which this one's pattern does not match.
+void send_signal(const SshTarget& target, const std::string& mark, int number) {
   Command command;
   command.argv = ssh_argv(target, use_kept_connection(target, "-T"));
   command.argv.push_back(
-      fmt::format("kill -s {} -- \"-$(cat {})\"", signal_name(number).substr(3), pid_file));
+      fmt::format("for p in $(pgrep -f '[{}]{}'); do "
+                  "kill -s {} -- -$p 2>/dev/null && sent=y; done; test \"$sent\"",
+                  mark[0], mark.substr(1), signal_name(number).substr(3)));
   command.deadline = Deadline::in(15s);
   const auto sent = run(command);
   if (!sent || !sent->ok()) log::warn("cannot send {} to the guest", signal_name(number));
@@ -73,9 +76,8 @@ struct Streams {
 };
 
 // Until the program has ended and all it printed has been passed on.
-Result<int> attend(Child& child, Streams& streams, const SshTarget& target,
-                   const std::string& pid_file, const RemoteRun& command,
-                   const SignalForwarder& signals) {
+Result<int> attend(Child& child, Streams& streams, const SshTarget& target, const std::string& mark,
+                   const RemoteRun& command, const SignalForwarder& signals) {
   constexpr int kPatience = 3;
   int interrupts = 0;
   std::optional<Child::Exit> exit;
@@ -87,7 +89,7 @@ Result<int> attend(Child& child, Streams& streams, const SshTarget& target,
     const int ready = ::poll(waits.data(), waits.size(), command.deadline.poll_ms());
     if (ready < 0 && errno != EINTR) return fail_errno(errno, "cannot wait for ssh");
     if (ready == 0 && command.deadline.expired()) {
-      send_signal(target, pid_file, SIGTERM);
+      send_signal(target, mark, SIGTERM);
       static_cast<void>(child.signal(SIGKILL));
       static_cast<void>(child.wait());
       return fail(ErrorKind::kTimeout, "{} did not end in time", escape_line(command.argv[0]));
@@ -99,7 +101,7 @@ Result<int> attend(Child& child, Streams& streams, const SshTarget& target,
         // The guest does not listen, or the program does not.
         static_cast<void>(child.signal(SIGKILL));
       } else if (number != 0) {
-        send_signal(target, pid_file, number);
+        send_signal(target, mark, number);
       }
     }
     if (waits[2].revents != 0) TRY(streams.out.pump());
@@ -126,13 +128,12 @@ Result<SshTarget> running_target(const VmDirectory& vm) {
   return ssh_target(vm, now);
 }
 
-std::string remote_command_line(const std::vector<std::string>& argv, const std::string& pid_file) {
+std::string remote_command_line(const std::vector<std::string>& argv, const std::string& mark) {
   // sshd makes the shell the leader of a session and a process group of its own. Its traps keep it
   // alive to report what became of the program, and are not inherited by it.
   return fmt::format(
-      "echo $$ >{0}; trap : INT TERM HUP QUIT USR1 USR2; "
-      "if cd /workspace; then {1}; s=$?; else s=126; fi; rm -f {0}; exit $s",
-      pid_file, shell_join(argv));
+      ": {}; trap : INT TERM HUP QUIT USR1 USR2; cd /workspace || exit 126; {}; exit $?", mark,
+      shell_join(argv));
 }
 
 Status become_ssh(const SshTarget& target, const std::string& remote_command) {
@@ -157,12 +158,12 @@ Status become_ssh(const SshTarget& target, const std::string& remote_command) {
 }
 
 Result<int> run_remotely(Output& out, const SshTarget& target, const RemoteRun& command) {
-  const std::string pid_file = "/tmp/.agent-vm-" + TRY(random_hex(12));
+  const std::string mark = "agent-vm-" + TRY(random_hex(12));
   Streams streams{TRY(EscapingPipe::make(1, command.always_escape)),
                   TRY(EscapingPipe::make(2, command.always_escape))};
   SpawnSpec spec;
   spec.argv = ssh_argv(target, use_kept_connection(target, "-T"));
-  spec.argv.push_back(remote_command_line(command.argv, pid_file));
+  spec.argv.push_back(remote_command_line(command.argv, mark));
   spec.environment = host_environment();
   spec.descriptors = {{0, 0}, {streams.out.writer(), 1}, {streams.error.writer(), 2}};
   spec.in_child = []() -> Status {
@@ -181,7 +182,7 @@ Result<int> run_remotely(Output& out, const SshTarget& target, const RemoteRun& 
   }
   streams.out.close_writer();
   streams.error.close_writer();
-  const int code = TRY(attend(*child, streams, target, pid_file, command, signals));
+  const int code = TRY(attend(*child, streams, target, mark, command, signals));
   if (code == kSshFailed) explain_failure(out, target);
   return code;
 }

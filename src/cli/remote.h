@@ -16,9 +16,9 @@ namespace agent_vm {
 Result<SshTarget> running_target(const VmDirectory& vm);
 
 // What sh has to be told so that it runs exactly these arguments in /workspace, and so that its
-// exit status is the program's own, 128 + n when signal n ended it. While it runs, `pid_file` in
-// the guest holds the id of its process group.
-std::string remote_command_line(const std::vector<std::string>& argv, const std::string& pid_file);
+// exit status is the program's own, 128 + n when signal n ended it. `mark`, a word, is in the
+// command line of the leader of its process group.
+std::string remote_command_line(const std::vector<std::string>& argv, const std::string& mark);
 
 // Replaces this process by ssh with a terminal in the guest. Returns only on failure.
 Status become_ssh(const SshTarget& target, const std::string& remote_command);
