@@ -121,6 +121,56 @@ TEST_F(ForkTest, ManyOfOneAndNothingIsLeft) {
   EXPECT_FALSE(fs::exists(of_state("many-1/suspended")));
 }
 
+TEST_F(ForkTest, AnOpenSshSessionStaysWithTheSourceAndACallEnds) {
+  Background session(
+      vm().agent_argv(
+          {"exec", vm().name(), "--", "sh", "-c",
+           "cd /; touch /tmp/on; until [ -e /tmp/go ]; do sleep 0.2; done; echo stays"}),
+      vm().root(), vm().agent_options());
+  ASSERT_TRUE(vm().guest_sees("test -e /tmp/on", seconds(30)));
+  const McpClient client(vm().port(), vm().token());
+  Background call(
+      {"curl", "-sS", "--max-time", "120", "-H", "Authorization: Bearer " + vm().token(), "-H",
+       "Content-Type: application/json", "-H", "Accept: application/json, text/event-stream", "-H",
+       "Mcp-Session-Id: " + client.session(), "-d",
+       R"({"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"exec",)"
+       R"("arguments":{"command":"touch /workspace/called; sleep 500","timeout":0}}})",
+       fmt::format("http://127.0.0.1:{}/servers/workspace/mcp", vm().port())},
+      vm().root());
+  ASSERT_TRUE(eventually(seconds(30), [&] { return fs::exists(vm().workspace() + "/called"); }));
+  // Their shells are in /workspace.
+  EXPECT_THAT(fork("refused").out, HasSubstr("sleep 500"));
+  const Ran forked = fork("forced", {"--force"});
+  ASSERT_TRUE(forked.ok()) << forked.describe();
+
+  const Ran called = call.wait(seconds(5));
+  EXPECT_FALSE(called.timed_out);
+  EXPECT_EQ(called.out.find("exited with status 0"), std::string::npos) << called.describe();
+  EXPECT_EQ(client.post(R"({"jsonrpc":"2.0","id":7,"method":"ping"})").status, 200);
+  // The source has the session still; the fork only those that were opened to it.
+  const std::string sessions = "pgrep -c -f '[s]shd: dev@' || true";
+  EXPECT_EQ(says("forced", sessions), "1");
+  EXPECT_GE(std::stoi(says(vm().name(), sessions)), 1);
+  says(vm().name(), "touch /tmp/go");
+  const Ran stayed = session.wait(seconds(30));
+  EXPECT_EQ(stayed.code, 0) << stayed.describe();
+  EXPECT_EQ(stayed.out, "stays\n");
+  // An MCP session lasts in the fork as well, under its own token.
+  const std::string token(trim(read_text(of_state("forced/mcp_token"))));
+  const auto config = nlohmann::json::parse(read_text(of_state("forced/config.json")));
+  const auto ping = [&](const std::string& bearer) {
+    return http_request(config["port"].get<std::uint16_t>(), "POST", "/servers/workspace/mcp",
+                        {"Authorization: Bearer " + bearer, "Content-Type: application/json",
+                         "Accept: application/json, text/event-stream",
+                         "Mcp-Session-Id: " + client.session()},
+                        R"({"jsonrpc":"2.0","id":8,"method":"ping"})")
+        .status;
+  };
+  EXPECT_EQ(ping(token), 200);
+  EXPECT_EQ(ping(vm().token()), 401);
+  says(vm().name(), "rm -f /tmp/go /workspace/called; pkill -x sleep || true");
+}
+
 TEST_F(ForkTest, F9_AForkThatFailsLeavesTheSourceRunningAndNothingElse) {
   vm().guest_says(
       "echo here > /dev/shm/m; (setsid sleep 1000 > /workspace/open 2>&1 < /dev/null &)");
