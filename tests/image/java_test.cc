@@ -31,7 +31,7 @@ TEST_F(JavaTest, M11_JavaTrustsTheAuthorityOfItsVm) {
   std::ofstream(folder_ + "/repo/agent-vm.toml")
       << "[image]\npackages = [\"default-jre-headless\"]\n";
   ASSERT_TRUE(agent_vm({"trust", "--yes"}).ok());
-  const auto built = agent_vm({"image", "build"});
+  const auto built = agent_vm({"image", "build", "--package", "default-jre-headless"});
   ASSERT_TRUE(built.ok()) << built.error;
   const auto created = agent_vm({"create"});
   ASSERT_TRUE(created.ok()) << created.error;
