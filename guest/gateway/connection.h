@@ -64,8 +64,11 @@ class Connection {
   // object lives, which the notifier must outlive.
   class PeerWatch {
    public:
+    PeerWatch() = default;  // of nobody
     explicit PeerWatch(std::shared_ptr<bool> active) : active_(std::move(active)) {}
-    ~PeerWatch() { *active_ = false; }
+    ~PeerWatch() {
+      if (active_) *active_ = false;
+    }
     PeerWatch(const PeerWatch&) = delete;
     PeerWatch& operator=(const PeerWatch&) = delete;
 

@@ -23,6 +23,7 @@ constexpr std::array<const char*, 8> kSingleHeaders = {
 // How long an answer may take before a stream is opened for it, so that the client sees a header
 // and keep-alives instead of silence.
 constexpr auto kSoon = 2s;
+constexpr auto kAtOnce = 50ms;
 constexpr auto kKeepAlive = 15s;
 // What a client should wait before it reconnects a broken stream.
 constexpr int kRetryMs = 1000;
@@ -247,10 +248,19 @@ Endpoint::Answer Endpoint::post_message(Connection& connection, Session session,
 
 Endpoint::Answer Endpoint::respond_on(Connection& connection, Session session, mcp::StreamId id,
                                       bool batch, bool initialize) {
-  const auto watch = connection.watch_peer(session->changed());
   const std::uint64_t epoch = session->core().stream(id)->attach();
   // A handshake may include an installation, and its client needs the outcome with the header.
   const auto soon = Clock::now() + (initialize ? config_.limits.start_timeout : kSoon);
+  const auto ready = [&] {
+    const mcp::EventStream* stream = session->core().stream(id);
+    return stream == nullptr || connection.peer_closed() || stream->finished() ||
+           stream->last() > 0;
+  };
+  // Most answers come at once, and nobody has to look for a client that goes away meanwhile.
+  if (!batch && !ready()) co_await session->changed().wait(Clock::now() + kAtOnce, ready);
+  const mcp::EventStream* first = session->core().stream(id);
+  const bool answered = first == nullptr || (first->finished() && first->last() == 1);
+  const auto watch = answered ? Connection::PeerWatch() : connection.watch_peer(session->changed());
   for (;;) {
     mcp::EventStream* stream = session->core().stream(id);
     if (stream == nullptr) co_return std::nullopt;
@@ -272,7 +282,7 @@ Endpoint::Answer Endpoint::respond_on(Connection& connection, Session session, m
       co_return response;
     }
     if (batch || stream->finished() || stream->last() > 0 || Clock::now() >= soon) break;
-    co_await session->changed().wait(soon);
+    co_await session->changed().wait(soon, ready);
   }
   Headers headers;
   if (initialize) headers.emplace_back("Mcp-Session-Id", session->id());

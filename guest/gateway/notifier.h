@@ -7,7 +7,8 @@
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <chrono>
-#include <set>
+#include <functional>
+#include <map>
 
 namespace agent_vm::gateway {
 
@@ -20,31 +21,35 @@ class Notifier {
   Notifier& operator=(const Notifier&) = delete;
 
   void notify() {
-    for (boost::asio::steady_timer* timer : waiting_) timer->cancel();
+    for (const auto& [timer, ready] : waiting_) {
+      if (!ready || ready()) timer->cancel();
+    }
   }
 
-  // Returns at the next notify(), or at the deadline. Callers look at their condition in a loop;
-  // nothing can be missed between the look and the wait, because nothing else runs.
-  boost::asio::awaitable<void> wait(Clock::time_point deadline) {
+  // Returns at the next notify(), of those at which `ready` is true, or at the deadline. Callers
+  // look at their condition in a loop; nothing can be missed between the look and the wait, because
+  // nothing else runs. `ready` spares many waiters that one of them is woken in vain for another.
+  boost::asio::awaitable<void> wait(Clock::time_point deadline, std::function<bool()> ready = {}) {
     boost::asio::steady_timer timer(co_await boost::asio::this_coro::executor, deadline);
-    const Registration registration(waiting_, &timer);
+    const Registration registration(waiting_, &timer, std::move(ready));
     boost::system::error_code cancelled;
     co_await timer.async_wait(boost::asio::redirect_error(boost::asio::use_awaitable, cancelled));
   }
 
  private:
+  using Waiting = std::map<boost::asio::steady_timer*, std::function<bool()>>;
   struct Registration {
-    Registration(std::set<boost::asio::steady_timer*>& set, boost::asio::steady_timer* timer)
-        : waiting(set), entry(timer) {
-      waiting.insert(entry);
+    Registration(Waiting& all, boost::asio::steady_timer* timer, std::function<bool()> ready)
+        : waiting(all), entry(timer) {
+      waiting.emplace(entry, std::move(ready));
     }
     ~Registration() { waiting.erase(entry); }
     Registration(const Registration&) = delete;
     Registration& operator=(const Registration&) = delete;
-    std::set<boost::asio::steady_timer*>& waiting;
+    Waiting& waiting;
     boost::asio::steady_timer* entry;
   };
-  std::set<boost::asio::steady_timer*> waiting_;
+  Waiting waiting_;
 };
 
 }  // namespace agent_vm::gateway

@@ -4,9 +4,13 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <boost/asio/post.hpp>
 #include <boost/asio/write.hpp>
 #include <cerrno>
+#include <iterator>
+#include <utility>
 
 namespace agent_vm::process {
 namespace {
@@ -15,6 +19,7 @@ namespace asio = boost::asio;
 using boost::system::error_code;
 
 constexpr std::size_t kReadSize = 65536;
+constexpr std::size_t kMostPieces = 64;  // of one write
 
 }  // namespace
 
@@ -102,7 +107,12 @@ void Child::write(std::string bytes) {
   if (!stdin_.is_open() || close_after_queue_) return;
   queued_bytes_ += bytes.size();
   queue_.push_back(std::move(bytes));
-  if (!writing_) write_next();
+  if (writing_ || std::exchange(flushing_, true)) return;
+  // After whatever else is ready to be written now: each write wakes the child.
+  asio::post(stdin_.get_executor(), [self = shared_from_this()] {
+    self->flushing_ = false;
+    if (!self->writing_) self->write_next();
+  });
 }
 
 void Child::write_next() {
@@ -114,19 +124,25 @@ void Child::write_next() {
     return;
   }
   writing_ = true;
-  asio::async_write(stdin_, asio::buffer(queue_.front()),
-                    [self = shared_from_this()](error_code error, std::size_t) {
-                      self->writing_ = false;
-                      if (error) {  // it closed its stdin; its exit, if any, is reported apart
-                        self->queue_.clear();
-                        self->queued_bytes_ = 0;
-                      } else {
-                        self->queued_bytes_ -= self->queue_.front().size();
-                        self->queue_.pop_front();
-                      }
-                      self->notify_drained();
-                      self->write_next();
-                    });
+  const auto count = static_cast<std::ptrdiff_t>(std::min(queue_.size(), kMostPieces));
+  in_flight_.assign(std::make_move_iterator(queue_.begin()),
+                    std::make_move_iterator(queue_.begin() + count));
+  queue_.erase(queue_.begin(), queue_.begin() + count);
+  std::vector<asio::const_buffer> pieces;
+  pieces.reserve(in_flight_.size());
+  for (const auto& piece : in_flight_) pieces.emplace_back(asio::buffer(piece));
+  asio::async_write(stdin_, pieces, [self = shared_from_this()](error_code error, std::size_t) {
+    self->writing_ = false;
+    if (error) {  // it closed its stdin; its exit, if any, is reported apart
+      self->queue_.clear();
+      self->queued_bytes_ = 0;
+    } else {
+      for (const auto& piece : self->in_flight_) self->queued_bytes_ -= piece.size();
+    }
+    self->in_flight_.clear();
+    self->notify_drained();
+    self->write_next();
+  });
 }
 
 void Child::when_drained_below(std::size_t bytes, std::function<void()> action) {

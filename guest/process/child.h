@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "process/spawn.h"
 
@@ -78,9 +79,11 @@ class Child : public std::enable_shared_from_this<Child> {
   boost::asio::posix::stream_descriptor exit_;
   boost::asio::steady_timer timer_;
   std::deque<std::string> queue_;
+  std::vector<std::string> in_flight_;  // what a write is under way for
   std::size_t queued_bytes_ = 0;
   std::size_t drain_mark_ = 0;
   std::function<void()> drain_action_;
+  bool flushing_ = false;  // a write is about to be begun
   bool writing_ = false;
   bool close_after_queue_ = false;
   bool paused_ = false;
