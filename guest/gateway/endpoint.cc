@@ -256,40 +256,38 @@ Endpoint::Answer Endpoint::respond_on(Connection& connection, Session session, m
     return stream == nullptr || connection.peer_closed() || stream->finished() ||
            stream->last() > 0;
   };
+  const auto alone = [&] {
+    const mcp::EventStream* stream = session->core().stream(id);
+    return stream != nullptr && stream->finished() && stream->last() == 1 && !batch;
+  };
   // Most answers come at once, and nobody has to look for a client that goes away meanwhile.
   if (!batch && !ready()) co_await session->changed().wait(Clock::now() + kAtOnce, ready);
-  const mcp::EventStream* first = session->core().stream(id);
-  const bool answered = first == nullptr || (first->finished() && first->last() == 1);
-  const auto watch = answered ? Connection::PeerWatch() : connection.watch_peer(session->changed());
-  for (;;) {
-    mcp::EventStream* stream = session->core().stream(id);
-    if (stream == nullptr) co_return std::nullopt;
-    if (connection.peer_closed()) {
-      // No event id was told, so that nothing can be resumed; but the request goes on.
-      session->core().drop_stream(id);
-      connection.close_after_response();
-      co_return std::nullopt;
+  const auto watch = alone() ? Connection::PeerWatch() : connection.watch_peer(session->changed());
+  while (!batch && !ready() && Clock::now() < soon) co_await session->changed().wait(soon, ready);
+  const mcp::EventStream* stream = session->core().stream(id);
+  if (stream == nullptr) co_return std::nullopt;
+  if (connection.peer_closed()) {
+    // No event id was told, so that nothing can be resumed; but the request goes on.
+    session->core().drop_stream(id);
+    connection.close_after_response();
+    co_return std::nullopt;
+  }
+  if (alone()) {
+    Response response;
+    response.body = *stream->after(0)->message;
+    if (initialize && session->core().established()) {
+      response.headers.emplace_back("Mcp-Session-Id", session->id());
     }
-    const bool alone = stream->finished() && stream->last() == 1 && !batch;
-    if (alone) {
-      Response response;
-      response.body = *stream->after(0)->message;
-      if (initialize && session->core().established()) {
-        response.headers.emplace_back("Mcp-Session-Id", session->id());
-      }
-      session->core().drop_stream(id);
-      session->delivered();
-      co_return response;
-    }
-    if (batch || stream->finished() || stream->last() > 0 || Clock::now() >= soon) break;
-    co_await session->changed().wait(soon, ready);
+    session->core().drop_stream(id);
+    session->delivered();
+    co_return response;
   }
   Headers headers;
   if (initialize) headers.emplace_back("Mcp-Session-Id", session->id());
   if (co_await connection.begin_events(std::move(headers))) {
     co_await stream_events(connection, session, id, epoch, 0);
-  } else if (auto* stream = session->core().stream(id)) {
-    stream->detach(epoch);
+  } else if (auto* left = session->core().stream(id)) {
+    left->detach(epoch);
   }
   co_return std::nullopt;
 }

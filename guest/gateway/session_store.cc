@@ -55,7 +55,7 @@ void flush(const std::string& path, int flags) {
 }  // namespace
 
 SessionStore::SessionStore(std::string directory) : directory_(std::move(directory)) {
-  if (!directory_.empty()) flusher_ = std::make_shared<boost::asio::thread_pool>(1);
+  if (!directory_.empty()) flusher_ = std::make_unique<boost::asio::thread_pool>(1);
 }
 
 Status SessionStore::prepare() const {

@@ -27,7 +27,7 @@ class SessionStore {
   std::string path_of(const std::string& id) const { return directory_ + "/" + id + ".json"; }
   std::string directory_;
   // Waits for the disk, because the event loop must not.
-  std::shared_ptr<boost::asio::thread_pool> flusher_;
+  std::unique_ptr<boost::asio::thread_pool> flusher_;
 };
 
 }  // namespace agent_vm::gateway

@@ -4,12 +4,10 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <boost/asio/post.hpp>
 #include <boost/asio/write.hpp>
 #include <cerrno>
-#include <iterator>
 #include <utility>
 
 namespace agent_vm::process {
@@ -19,7 +17,6 @@ namespace asio = boost::asio;
 using boost::system::error_code;
 
 constexpr std::size_t kReadSize = 65536;
-constexpr std::size_t kMostPieces = 64;  // of one write
 
 }  // namespace
 
@@ -124,10 +121,7 @@ void Child::write_next() {
     return;
   }
   writing_ = true;
-  const auto count = static_cast<std::ptrdiff_t>(std::min(queue_.size(), kMostPieces));
-  in_flight_.assign(std::make_move_iterator(queue_.begin()),
-                    std::make_move_iterator(queue_.begin() + count));
-  queue_.erase(queue_.begin(), queue_.begin() + count);
+  in_flight_.swap(queue_);
   std::vector<asio::const_buffer> pieces;
   pieces.reserve(in_flight_.size());
   for (const auto& piece : in_flight_) pieces.emplace_back(asio::buffer(piece));

@@ -5,7 +5,6 @@
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <chrono>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -78,7 +77,7 @@ class Child : public std::enable_shared_from_this<Child> {
   boost::asio::posix::stream_descriptor stderr_;
   boost::asio::posix::stream_descriptor exit_;
   boost::asio::steady_timer timer_;
-  std::deque<std::string> queue_;
+  std::vector<std::string> queue_;
   std::vector<std::string> in_flight_;  // what a write is under way for
   std::size_t queued_bytes_ = 0;
   std::size_t drain_mark_ = 0;

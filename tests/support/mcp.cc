@@ -42,4 +42,27 @@ std::string McpClient::call(const std::string& tool, const nlohmann::json& argum
   return reply.body;
 }
 
+std::vector<std::string> McpClient::exec_argv(const std::string& command) const {
+  const nlohmann::json request = {
+      {"jsonrpc", "2.0"},
+      {"id", 3},
+      {"method", "tools/call"},
+      {"params", {{"name", "exec"}, {"arguments", {{"command", command}, {"timeout", 0}}}}}};
+  return {"curl",
+          "-sS",
+          "--max-time",
+          "120",
+          "-H",
+          "Authorization: Bearer " + token_,
+          "-H",
+          "Content-Type: application/json",
+          "-H",
+          "Accept: application/json, text/event-stream",
+          "-H",
+          "Mcp-Session-Id: " + session_,
+          "-d",
+          request.dump(),
+          fmt::format("http://127.0.0.1:{}/servers/workspace/mcp", port_)};
+}
+
 }  // namespace agent_vm::test

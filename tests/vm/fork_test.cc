@@ -129,14 +129,7 @@ TEST_F(ForkTest, AnOpenSshSessionStaysWithTheSourceAndACallEnds) {
       vm().root(), vm().agent_options());
   ASSERT_TRUE(vm().guest_sees("test -e /tmp/on", seconds(30)));
   const McpClient client(vm().port(), vm().token());
-  Background call(
-      {"curl", "-sS", "--max-time", "120", "-H", "Authorization: Bearer " + vm().token(), "-H",
-       "Content-Type: application/json", "-H", "Accept: application/json, text/event-stream", "-H",
-       "Mcp-Session-Id: " + client.session(), "-d",
-       R"({"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"exec",)"
-       R"("arguments":{"command":"touch /workspace/called; sleep 500","timeout":0}}})",
-       fmt::format("http://127.0.0.1:{}/servers/workspace/mcp", vm().port())},
-      vm().root());
+  Background call(client.exec_argv("touch /workspace/called; sleep 500"), vm().root());
   ASSERT_TRUE(eventually(seconds(30), [&] { return fs::exists(vm().workspace() + "/called"); }));
   // Its shell is in /workspace.
   EXPECT_THAT(fork("refused").out, HasSubstr("touch /tmp/on"));
@@ -159,11 +152,8 @@ TEST_F(ForkTest, AnOpenSshSessionStaysWithTheSourceAndACallEnds) {
   const std::string token(trim(read_text(of_state("forced/mcp_token"))));
   const auto config = nlohmann::json::parse(read_text(of_state("forced/config.json")));
   const auto ping = [&](const std::string& bearer) {
-    return http_request(config["port"].get<std::uint16_t>(), "POST", "/servers/workspace/mcp",
-                        {"Authorization: Bearer " + bearer, "Content-Type: application/json",
-                         "Accept: application/json, text/event-stream",
-                         "Mcp-Session-Id: " + client.session()},
-                        R"({"jsonrpc":"2.0","id":8,"method":"ping"})")
+    return McpClient(config["port"], bearer, client.session())
+        .post(R"({"jsonrpc":"2.0","id":8,"method":"ping"})")
         .status;
   };
   EXPECT_EQ(ping(token), 200);

@@ -117,14 +117,7 @@ TEST_F(SuspendTest, AnOpenSshSessionAndACallEndAndWhatTheyStartedGoesOn) {
       vm().root(), vm().agent_options());
   ASSERT_TRUE(vm().guest_sees("test -e /tmp/on", seconds(30)));
   const McpClient client(vm().port(), vm().token());
-  Background call(
-      {"curl", "-sS", "--max-time", "120", "-H", "Authorization: Bearer " + vm().token(), "-H",
-       "Content-Type: application/json", "-H", "Accept: application/json, text/event-stream", "-H",
-       "Mcp-Session-Id: " + client.session(), "-d",
-       R"({"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"exec",)"
-       R"("arguments":{"command":"touch /workspace/called; sleep 500","timeout":0}}})",
-       fmt::format("http://127.0.0.1:{}/servers/workspace/mcp", vm().port())},
-      vm().root());
+  Background call(client.exec_argv("touch /workspace/called; sleep 500"), vm().root());
   ASSERT_TRUE(eventually(seconds(30), [&] { return fs::exists(vm().workspace() + "/called"); }));
   // Its shell is in /workspace.
   EXPECT_THAT(suspend().error, HasSubstr("sleep 1000"));
